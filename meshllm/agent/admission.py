@@ -1,0 +1,112 @@
+"""Finds what stands between an open question and the model. Reads files, writes none."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from meshllm.agent.policy import Claim, Copy, Lists, claim, election, is_closed
+from meshllm.agent.promptlog import Call, PromptLog, question_key
+from meshllm.agent.questions import Question, rank
+from meshllm.agent.threads import Thread, ThreadBook
+from meshllm.clock import Clock, wall_age_s
+from meshllm.errors import TransientError
+from meshllm.layout import NodeTree
+from meshllm.records import Message, Node
+from meshllm.store.table import Table
+
+MAX_FIRST_SEEN: Final = 1000  #: channel questions whose first sight is remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a question is not asked now."""
+
+    reason: str
+    retry_in_s: float | None = None  #: None: only a change of the files can help
+    is_deferral: bool = False  #: it will be asked later by itself
+
+
+class People:
+    """Names out of nodes.csv, one table object per radio."""
+
+    def __init__(self) -> None:
+        self._tables: dict[NodeTree, Table[Node]] = {}
+
+    def find(self, tree: NodeTree, node_id: str) -> Node | None:
+        """Return what a radio knows of a node; None also when its file cannot be read."""
+        table = self._tables.setdefault(tree, Table(tree.nodes, Node))
+        try:
+            rows = table.read().rows
+        except TransientError:
+            return None
+        return next((row for row in rows if row.node_id == node_id), None)
+
+
+class Admission:
+    """Applies lists, the election between radios and the cooldown."""
+
+    def __init__(
+        self,
+        book: ThreadBook,
+        people: People,
+        log: PromptLog,
+        clock: Clock,
+        *,
+        lists: Lists,
+        cooldown_s: float,
+    ) -> None:
+        self._book = book
+        self._people = people
+        self._log = log
+        self._clock = clock
+        self._lists = lists
+        self._cooldown_s = cooldown_s
+        self._first_seen: dict[tuple[object, ...], float] = {}
+
+    def refusal(self, thread: Thread, question: Question) -> str:
+        """Return why this person or channel is never answered, "" when it is."""
+        row = question.row
+        needs_name = row.thread_type == "dm" and self._lists.needs_names()
+        person = self._people.find(thread.tree, row.sender_id) if needs_name else None
+        return self._lists.refusal(row, person)
+
+    def election(self, thread: Thread, question: Question) -> Obstacle | None:
+        """Say whether another radio of ours answers this, or may yet turn out to."""
+        row = question.row
+        if row.thread_type != "channel" or self._book.tree_count < 2:
+            return None
+        now = self._clock.monotonic()
+        first = self._first_seen.setdefault((*question.key, row.thread_key), now)
+        if len(self._first_seen) > MAX_FIRST_SEEN:
+            self._first_seen.pop(next(iter(self._first_seen)))
+        copies = [
+            Copy(
+                self._claim(other, copied),
+                is_closed(question, waiting=standing.waiting, expired=standing.expired),
+            )
+            for other, copied, standing in self._book.channel_copies(question, of=thread)
+        ]
+        mine = self._claim(thread, row)
+        may_wait = self._book.listening_trees > 1
+        is_settled = not may_wait or self.logged_answer(thread, row) is not None
+        waited_s = float("inf") if is_settled else now - first
+        reason, left_s = election(mine, copies, waited_s=waited_s)
+        return Obstacle(reason, left_s or None) if reason else None
+
+    def _claim(self, thread: Thread, row: Message) -> Claim:
+        return claim(
+            rank(row, thread.tree.node_uid),
+            has_answer=self.logged_answer(thread, row) is not None,
+            is_down=self._book.is_down(thread.tree),
+        )
+
+    def logged_answer(self, thread: Thread, row: Message) -> Call | None:
+        """Find an answer in the prompt log that a crash kept from being queued."""
+        calls = self._log.calls(question_key(thread.tree.node_uid, row))
+        return next((call for call in calls if call.parts), None)
+
+    def cooldown(self, thread: Thread) -> Obstacle | None:
+        """Say how long this thread must rest after its last reply."""
+        since_s = wall_age_s(self._clock, thread.standing.last_reply_at)
+        if since_s is None or since_s < 0 or since_s >= self._cooldown_s:
+            return None  # a reply from the future: the clock was set back, and nothing is known
+        return Obstacle("cooldown", self._cooldown_s - since_s, is_deferral=True)

@@ -1,0 +1,306 @@
+"""Makes requests of questions and deliveries of results, and commits these. Waits for nothing.
+
+A delivery is what must become durable: the page and row of a model call, then rows in the thread.
+It is kept and repeated until it is, so storage trouble costs no second model call.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from meshllm.agent.admission import People
+from meshllm.agent.context import history, named
+from meshllm.agent.notices import OFFLINE, notice_row, offline_text
+from meshllm.agent.page import Page
+from meshllm.agent.policy import Backoff
+from meshllm.agent.prompt import Assembled, assemble
+from meshllm.agent.promptlog import Call, PromptLog, question_key
+from meshllm.agent.questions import Question
+from meshllm.agent.reply import (
+    CANNOT_ANSWER,
+    Part,
+    budget_bytes,
+    compose,
+    fresh_ids,
+    packet_id,
+    reply_rows,
+)
+from meshllm.agent.threads import Thread, ThreadBook
+from meshllm.clock import Clock, utc_text
+from meshllm.errors import TransientError
+from meshllm.llm.base import ChatMessage, ChatRequest, ChatResult, Outcome
+from meshllm.records import Message, PromptRow, compact_json
+
+log = structlog.get_logger()
+
+MAX_CALLS: Final = 3  #: model calls that one question may cost before it gets an honest no
+BYTES_PER_TOKEN: Final = 2  #: low on purpose: the byte budget ends an answer, not the token count
+#: A call that ended so has cost the model its time; the others never reached it.
+ATTEMPTS: Final = frozenset({Outcome.TIMEOUT, Outcome.BROKEN, Outcome.PARTIAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Where new ids come from."""
+
+    message: Callable[[], str] = packet_id
+    prompt: Callable[[], str] = field(default=lambda: str(uuid.uuid4()))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a prompt and a reply may hold."""
+
+    model: str
+    context_chars: int
+    message_chars: int
+    reply_parts: int
+    keep_s: float  #: how long a question is kept
+    deadline_s: float
+
+    @property
+    def reply_bytes(self) -> int:
+        """Bytes that an answer may have."""
+        return budget_bytes(max_parts=self.reply_parts, max_chars=self.message_chars)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with its prompt."""
+
+    thread: Thread
+    question: Question
+    prompt_id: str
+    prompt: Assembled
+    rows: int  #: rows of the thread before the question
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What must become durable for one question."""
+
+    thread: Thread
+    question: Question
+    kind: str  #: reply, notice or record
+    rows: tuple[Message, ...] = ()
+    page: Page | None = None
+    prompt_id: str = ""
+    backoff: Backoff = field(default_factory=Backoff)
+    is_recorded: bool = False
+
+
+class Answering:
+    """Builds and commits. Used by the service's thread alone."""
+
+    def __init__(
+        self,
+        book: ThreadBook,
+        people: People,
+        prompts: PromptLog,
+        clock: Clock,
+        *,
+        limits: Limits,
+        ids: Ids,
+    ) -> None:
+        self._book = book
+        self._people = people
+        self._prompts = prompts
+        self._clock = clock
+        self._limits = limits
+        self._ids = ids
+
+    def ask(self, thread: Thread, question: Question) -> tuple[Asked, ChatRequest]:
+        """Assemble the prompt from the rows up to the question. Raises TransientError."""
+        rows = self._rows(thread)
+        limits = self._limits
+        text = question.text[: limits.context_chars]
+        if question.row.thread_type == "channel" and text:
+            text = named(question.row, text)
+        left = max(0, limits.context_chars - len(text))
+        prompt = assemble(
+            text,
+            before=history(rows, question.position, max_chars=left),
+            person=self._people.find(thread.tree, question.row.sender_id),
+            limit_bytes=limits.reply_bytes,
+        )
+        asked = Asked(thread, question, self._ids.prompt(), prompt, question.position)
+        request = ChatRequest(
+            model=limits.model,
+            messages=messages_of(prompt),
+            num_predict=limits.reply_bytes // BYTES_PER_TOKEN + 1,
+            budget_bytes=limits.reply_bytes,
+            deadline_s=limits.deadline_s,
+        )
+        return asked, request
+
+    def reply(self, asked: Asked, result: ChatResult, text: str) -> Delivery:
+        """Turn an answer into its page and rows. Raises TransientError."""
+        parts = self._compose(asked.thread, text)
+        source = asked.question.row
+        rows = self._reply_rows(asked.thread, source, parts, asked.prompt_id)
+        page = self._page(asked, result, parts)
+        return Delivery(
+            asked.thread, asked.question, "reply", rows, page, prompt_id=asked.prompt_id
+        )
+
+    def failure(self, asked: Asked, result: ChatResult) -> Delivery:
+        """Turn a failed call into its page and a notice; at the last try, into an honest no."""
+        if self._attempts(asked.thread, asked.question) + _counts(result) >= MAX_CALLS:
+            return self.reply(asked, result, CANNOT_ANSWER)
+        delivery = self.notice(asked.thread, asked.question, result.outcome.value)
+        delivery.page = self._page(asked, result, ())
+        delivery.prompt_id = asked.prompt_id
+        return delivery
+
+    def notice(self, thread: Thread, question: Question, reason: str) -> Delivery:
+        """Say once that the model is away; nothing where that was said. Raises TransientError."""
+        if self.is_noticed(thread, question):
+            return Delivery(thread, question, "record")
+        age_s = self._book.age_s(question) or 0.0
+        taken = {row.message_id for row in self._rows(thread)}
+        row = notice_row(
+            question.row,
+            kind=OFFLINE,
+            content=offline_text(reason, max(0.0, self._limits.keep_s - age_s)),
+            message_id=fresh_ids(1, taken, self._ids.message)[0],
+            own_id=self._book.own_id(thread.tree),
+            now=self._now(),
+        )
+        return Delivery(thread, question, "notice", (row,))
+
+    def recovered(self, thread: Thread, question: Question, call: Call) -> Delivery:
+        """Queue a logged answer with the ids it was given."""
+        rows = self._reply_rows(thread, question.row, call.parts, call.prompt_id)
+        log.info("answer_recovered", prompt_id=call.prompt_id, **_names(thread, question))
+        return Delivery(thread, question, "reply", rows, prompt_id=call.prompt_id)
+
+    def refusal(self, thread: Thread, question: Question) -> Delivery:
+        """Close a question that has cost its share of calls. Raises TransientError."""
+        parts = self._compose(thread, CANNOT_ANSWER)
+        return Delivery(
+            thread, question, "reply", self._reply_rows(thread, question.row, parts, "")
+        )
+
+    def has_used_up_calls(self, thread: Thread, question: Question) -> bool:
+        """Say whether a question may cost no further call."""
+        return self._attempts(thread, question) >= MAX_CALLS
+
+    def is_noticed(self, thread: Thread, question: Question) -> bool:
+        """Say whether the person was told that the model is away."""
+        return (*question.key, OFFLINE) in thread.standing.noticed
+
+    def commit(self, delivery: Delivery) -> bool:
+        """Make it durable: page, row, then all thread rows in one commit.
+
+        Returns False when the thread turned out to need no rows any more. Raises TransientError;
+        repeating it then is safe.
+        """
+        is_wanted = bool(delivery.rows) and self._is_wanted(delivery)
+        if delivery.page is not None and not delivery.is_recorded:
+            self._prompts.record(delivery.page)
+            delivery.is_recorded = True
+        if not is_wanted:
+            return False
+        delivery.thread.table.append(delivery.rows)
+        return True
+
+    def _is_wanted(self, delivery: Delivery) -> bool:
+        found = self._book.reread(delivery.thread)
+        if found is None:
+            raise TransientError(f"{delivery.thread.path}: cannot be used now")
+        rows, standing = found
+        if delivery.question.key not in standing.waiting:
+            return False
+        if delivery.kind == "notice":
+            return (*delivery.question.key, OFFLINE) not in standing.noticed
+        ids = {row.message_id for row in rows if row.is_outgoing}
+        return not ids.intersection(row.message_id for row in delivery.rows)
+
+    def _rows(self, thread: Thread) -> tuple[Message, ...]:
+        found = self._book.reread(thread)
+        if found is None:
+            raise TransientError(f"{thread.path}: cannot be used now")
+        return found[0]
+
+    def _compose(self, thread: Thread, text: str) -> tuple[Part, ...]:
+        return compose(
+            text,
+            max_parts=self._limits.reply_parts,
+            max_chars=self._limits.message_chars,
+            taken={row.message_id for row in self._rows(thread)},
+            new_id=self._ids.message,
+        )
+
+    def _reply_rows(
+        self, thread: Thread, source: Message, parts: tuple[Part, ...], prompt_id: str
+    ) -> tuple[Message, ...]:
+        own_id = self._book.own_id(thread.tree)
+        return reply_rows(parts, source, own_id=own_id, now=self._now(), prompt_id=prompt_id)
+
+    def _attempts(self, thread: Thread, question: Question) -> int:
+        calls = self._prompts.calls(question_key(thread.tree.node_uid, question.row))
+        return sum(call.is_attempt for call in calls)
+
+    def _now(self) -> str:
+        return utc_text(self._clock.utc())
+
+    def _page(self, asked: Asked, result: ChatResult, parts: tuple[Part, ...]) -> Page:
+        source = asked.question.row
+        queued = tuple(part.facts(source) for part in parts)
+        row = PromptRow(
+            prompt_id=asked.prompt_id,
+            node_uid=asked.thread.tree.node_uid,
+            datetime=self._clock.utc().strftime("%Y-%m-%d %H:%M:%S"),
+            model=result.model or self._limits.model,
+            thread_type=source.thread_type,
+            thread_key=source.thread_key,
+            source_message_id=source.message_id,
+            response_message_id=parts[0].id if parts else "",
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
+            prompt_tps=result.prompt_tps,
+            eval_tps=result.eval_tps,
+            duration_ms=result.duration_ms,
+            meta_json=compact_json(_call_facts(source, result, queued)),
+        )
+        note = (
+            f"{len(asked.prompt.turns) - 1} turns of history out of {asked.rows} rows before the "
+            f"question, {len(asked.prompt.turns[-1].text)} characters in the last message."
+        )
+        return Page(row, result.outcome.value, queued, asked.prompt, result.text, note)
+
+
+def messages_of(prompt: Assembled) -> tuple[ChatMessage, ...]:
+    """Render a prompt as the model's messages."""
+    turns = (ChatMessage(turn.role, turn.text) for turn in prompt.turns)
+    return (ChatMessage("system", prompt.system), *turns)
+
+
+def _counts(result: ChatResult) -> bool:
+    return result.outcome in ATTEMPTS and not result.usable
+
+
+def _call_facts(
+    source: Message, result: ChatResult, queued: tuple[dict[str, object], ...]
+) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "outcome": result.outcome.value,
+        "source_sender": source.sender_id,
+        "attempt": _counts(result),
+        "reason": result.error,
+        "first_token_ms": result.first_token_ms,
+        "queued": list(queued),
+        "raw": dict(result.raw),
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def _names(thread: Thread, question: Question) -> dict[str, str]:
+    return {
+        "node_uid": thread.tree.node_uid,
+        "thread_key": question.row.thread_key,
+        "message_id": question.row.message_id,
+    }

@@ -1,0 +1,112 @@
+"""Decides whom to answer, when, and through which radio. Pure: takes values, returns values."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from meshllm.agent.questions import Question, Rank
+from meshllm.layout import node_number
+from meshllm.records import Message, Node
+
+ELECTION_WAIT_S: Final = 3.0  #: scaled; a copy that another radio hears later may lose an answer
+FIRST_RETRY_S: Final = 5.0
+MAX_RETRY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Who is answered. An empty allow list allows everybody."""
+
+    channel_allow: Sequence[str] = ()
+    channel_block: Sequence[str] = ()
+    dm_allow: Sequence[str] = ()
+    dm_block: Sequence[str] = ()
+
+    def needs_names(self) -> bool:
+        """True when a list of people holds more than node ids."""
+        return any(node_number(name) is None for name in (*self.dm_allow, *self.dm_block))
+
+    def refusal(self, row: Message, person: Node | None) -> str:
+        """Return the reason not to answer a row, "" when there is none."""
+        if row.thread_type == "channel":
+            names = {row.thread_key.casefold()}
+            allow, block = self.channel_allow, self.channel_block
+        else:
+            names = _names(row.sender_id, person)
+            allow, block = self.dm_allow, self.dm_block
+        if names & _listed(block):
+            return f"{row.thread_type}_blocklist"
+        if allow and not names & _listed(allow):
+            return f"not_in_{row.thread_type}_allowlist"
+        return ""
+
+
+def _names(node_id: str, person: Node | None) -> set[str]:
+    names = {_canonical(node_id)}
+    if person is not None:
+        names |= {person.short_name.casefold(), person.long_name.casefold()} - {""}
+    return names
+
+
+def _listed(names: Collection[str]) -> set[str]:
+    return {_canonical(name) for name in names}
+
+
+def _canonical(name: str) -> str:
+    number = node_number(name)
+    return name.casefold() if number is None else f"!{number:08x}"
+
+
+Claim = tuple[int, Rank]
+
+
+def claim(rank: Rank, *, has_answer: bool, is_down: bool) -> Claim:
+    """Put an answer that is written already first, and a radio that cannot send last."""
+    return (0 if has_answer else 2 if is_down else 1), rank
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One radio's copy of a channel question; the least claim answers."""
+
+    claim: Claim
+    is_closed: bool
+
+
+def election(mine: Claim, others: Collection[Copy], *, waited_s: float) -> tuple[str, float]:
+    """Return why not to answer through this radio, and for how long that holds; "" for no reason.
+
+    A hold of 0.0 s lasts as long as the rows stay as they are.
+    """
+    if any(copy.is_closed for copy in others):
+        return "answered_by_other_radio", 0.0
+    if any(copy.claim < mine for copy in others):
+        return "heard_better_by_other_radio", 0.0
+    left_s = ELECTION_WAIT_S - waited_s
+    return ("election", left_s) if left_s > 0 else ("", 0.0)
+
+
+def is_closed(
+    question: Question, *, waiting: Collection[object], expired: Sequence[Question]
+) -> bool:
+    """Say whether a thread that holds this question has an answer to it."""
+    return question.key not in waiting and all(q.key != question.key for q in expired)
+
+
+class Backoff:
+    """Growing pauses: 5, 10, 20, 40, 60, 60 … scaled seconds."""
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_RETRY_S
+        self.due = 0.0  #: monotonic; nothing should be tried before
+
+    def fail(self, now: float) -> float:
+        """Note a failure; return the pause before the next try."""
+        pause_s = self._next_s
+        self.due = now + pause_s
+        self._next_s = min(MAX_RETRY_S, 2 * pause_s)
+        return pause_s
+
+    def reset(self) -> None:
+        """Note a success."""
+        self._next_s, self.due = FIRST_RETRY_S, 0.0

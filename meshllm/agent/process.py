@@ -1,0 +1,13 @@
+"""Puts the agent together with the model it talks to in real life. Opens nothing."""
+
+from meshllm.agent.service import AgentService
+from meshllm.clock import Clock, Waker
+from meshllm.config import Settings
+from meshllm.layout import Layout
+from meshllm.llm.ollama import OllamaModel
+
+
+def build_agent(settings: Settings, files: Layout, *, clock: Clock, waker: Waker) -> AgentService:
+    """Build the service with an Ollama client. Raises UserError for an unusable address."""
+    model = OllamaModel(settings.ollama_base_url, settings.ollama_model_instruct, clock=clock)
+    return AgentService(settings, files, clock=clock, model=model, waker=waker)

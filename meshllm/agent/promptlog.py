@@ -1,0 +1,181 @@
+"""The prompt log: a page, then a row, per model call; and what a crash left half done.
+
+The page comes first and holds everything, so a crash after it costs nothing: at start the row is
+made from the page, and an answer that was never queued is found here instead of asked for again.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+
+from meshllm.agent import page as pages
+from meshllm.agent.page import Page
+from meshllm.agent.reply import Part
+from meshllm.clock import Clock, parse_utc
+from meshllm.errors import DamagedFileError, StoreWriteError
+from meshllm.layout import Layout
+from meshllm.records import Message, PromptRow
+from meshllm.store import atomic
+from meshllm.store.table import Table
+
+log = structlog.get_logger()
+
+#: Older pages are taken as settled; reading thousands of them would delay every start.
+RECOVERY_WINDOW_S: Final = 48 * 3600.0
+_PAGE_HEAD_CHARS: Final = 262_144  #: far more than our longest front matter
+Key = tuple[str, str, str, str, str]
+
+
+def question_key(node_uid: str, source: Message) -> Key:
+    """Name a question over all radios: message ids are unique only with sender and thread."""
+    return (node_uid, source.thread_type, source.thread_key, source.sender_id, source.message_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A logged model call, as far as a later decision needs it."""
+
+    prompt_id: str
+    parts: tuple[Part, ...]  #: what was to be queued; () after a failure
+    is_attempt: bool  #: counts against the calls that one question may cost
+
+
+class PromptLog(Protocol):
+    """Where model calls are recorded and found again."""
+
+    def load(self) -> None:
+        """Read what earlier runs left. Raises StoreWriteError or LockTimeoutError."""
+
+    def record(self, page: Page) -> None:
+        """Keep one call durably. Raises StoreWriteError or LockTimeoutError; safe to repeat."""
+
+    def calls(self, key: Key) -> tuple[Call, ...]:
+        """Return the calls made for a question, oldest first."""
+
+
+class FilePromptLog:
+    """Pages and prompts.csv below the prompts folder. Used by one thread."""
+
+    def __init__(
+        self, layout: Layout, clock: Clock, *, modes: atomic.Modes, lock_timeout_s: float
+    ) -> None:
+        self._layout = layout
+        self._clock = clock
+        self._modes = modes
+        self._table = Table(layout.prompts_table, PromptRow, modes, lock_timeout_s)
+        self._calls: dict[Key, list[Call]] = {}
+        self._owed: dict[str, PromptRow] = {}  #: rows that prompts.csv did not take yet
+
+    def load(self) -> None:
+        """Index the calls that may still matter, and give every recent page its row."""
+        self._calls.clear()
+        atomic.make_folders(self._layout.prompts_dir, modes=self._modes)
+        snapshot = self._table.read()
+        known = {row.prompt_id for row in snapshot.rows}
+        oldest = self._clock.utc().timestamp() - RECOVERY_WINDOW_S
+        for row in snapshot.rows:
+            moment = parse_utc(row.datetime.replace(" ", "T") + "Z")
+            if moment is None or moment.timestamp() >= oldest:
+                self._index(row)
+        for path in self._recent_pages(oldest):
+            if path.stem not in known:
+                self._adopt(path)
+        self._write_owed()
+
+    def record(self, page: Page) -> None:
+        """Write the page, then the row; a repetition after a failure writes the same again."""
+        path = self._layout.prompt_page(page.row.prompt_id)
+        atomic.write_text(path, pages.render(page), modes=self._modes)
+        self._owed[page.row.prompt_id] = page.row
+        self._write_owed()
+        self._index(page.row)
+
+    def calls(self, key: Key) -> tuple[Call, ...]:
+        """Return the calls made for a question, oldest first."""
+        return tuple(self._calls.get(key, ()))
+
+    def _write_owed(self) -> None:
+        if not self._owed:
+            return
+        try:
+            self._table.append(tuple(self._owed.values()))
+        except DamagedFileError as error:
+            log.warning(
+                "prompt_rows_held",
+                file=self._layout.prompts_table.name,
+                rows=len(self._owed),
+                error=str(error),
+                consequence="the pages hold everything; rows follow once the file is repaired",
+            )
+            return
+        self._owed.clear()
+
+    def _recent_pages(self, oldest: float) -> list[Path]:
+        folder = self._layout.prompts_dir
+        try:
+            with os.scandir(folder) as entries:
+                pages_found = [Path(e.path) for e in entries if _is_page(e, oldest)]
+        except OSError as error:
+            raise StoreWriteError(f"{folder}: cannot be read: {error.strerror}") from error
+        return sorted(pages_found)
+
+    def _adopt(self, path: Path) -> None:
+        try:
+            with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+                row = pages.parse_row(file.read(_PAGE_HEAD_CHARS))
+        except OSError as error:
+            log.warning("prompt_page_unreadable", file=path.name, error=str(error))
+            return
+        if row is None or row.prompt_id != path.stem:
+            return  # a page of the web site, not of a model call
+        log.info("prompt_row_recovered", prompt_id=row.prompt_id)
+        self._owed[row.prompt_id] = row
+        self._index(row)
+
+    def _index(self, row: PromptRow) -> None:
+        meta = pages.parse_meta(row)
+        key = (
+            row.node_uid,
+            row.thread_type,
+            row.thread_key,
+            str(meta.get("source_sender", "")),
+            row.source_message_id,
+        )
+        self._calls.setdefault(key, []).append(_call(row, meta))
+
+
+def _is_page(entry: "os.DirEntry[str]", oldest: float) -> bool:
+    if not entry.name.endswith(".md") or entry.name.startswith("."):
+        return False
+    return entry.is_file() and entry.stat().st_mtime >= oldest
+
+
+def _call(row: PromptRow, meta: Mapping[str, Any]) -> Call:
+    is_attempt = bool(meta.get("attempt"))
+    return Call(row.prompt_id, pages.queued_parts(row, meta), is_attempt)
+
+
+class NoPromptLog:
+    """Stands in when prompt logs are off: remembers attempts of this run, writes nothing."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Key, list[Call]] = {}
+
+    def load(self) -> None:
+        """Have nothing to read."""
+
+    def record(self, page: Page) -> None:
+        """Remember that a call was made; its answer is asked for again after a crash."""
+        row, meta = page.row, pages.parse_meta(page.row)
+        sender = str(meta.get("source_sender", ""))
+        key = (row.node_uid, row.thread_type, row.thread_key, sender, row.source_message_id)
+        call = Call(row.prompt_id, (), bool(meta.get("attempt")))
+        self._calls.setdefault(key, []).append(call)
+
+    def calls(self, key: Key) -> tuple[Call, ...]:
+        """Return the calls of this run."""
+        return tuple(self._calls.get(key, ()))

@@ -1,0 +1,164 @@
+"""Turns an answer into rows to queue, and rows into what the prompt log keeps. Writes nothing."""
+
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshllm.records import Message, compact_json
+from meshllm.text import clean_model_text, split_reply
+
+MAX_TEXT_BYTES: Final = 200  #: payload of one message; more and a packet with extras is refused
+NO_ANSWER: Final = "I have no good answer to that."
+CANNOT_ANSWER: Final = "I cannot answer that now."
+NewId = Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one queued row says beyond its question: with it, enough to queue the row again."""
+
+    id: str
+    content: str
+    part: int
+    parts: int
+    rest: str = ""
+
+    def facts(self, source: Message) -> dict[str, object]:
+        """Render for the prompt log."""
+        facts: dict[str, object] = {
+            "id": self.id,
+            "content": self.content,
+            "part": self.part,
+            "parts": self.parts,
+            "rest": self.rest,
+            "reply_to_id": source.message_id,
+            "channel_index": channel_index(source),
+        }
+        return {key: value for key, value in facts.items() if value != ""}
+
+    @classmethod
+    def parse(cls, facts: object) -> "Part | None":
+        """Read one back; None when it is not what `facts` writes."""
+        if not isinstance(facts, dict):
+            return None
+        texts = [facts.get("id"), facts.get("content"), facts.get("rest", "")]
+        numbers = [facts.get("part"), facts.get("parts")]
+        if not all(isinstance(text, str) for text in texts):
+            return None
+        if not all(isinstance(number, int) and number > 0 for number in numbers):
+            return None
+        part = cls(
+            str(texts[0]),
+            str(texts[1]),
+            int(str(numbers[0])),
+            int(str(numbers[1])),
+            str(texts[2]),
+        )
+        is_packet_id = part.id.isascii() and part.id.isdigit() and 0 < int(part.id) < 2**32
+        return part if is_packet_id and part.content else None
+
+
+def packet_id() -> str:
+    """Draw a random non-zero 32-bit id, as a cell."""
+    return str(secrets.randbelow(2**32 - 1) + 1)
+
+
+def compose(
+    answer: str,
+    *,
+    max_parts: int,
+    max_chars: int,
+    taken: Collection[str],
+    new_id: NewId = packet_id,
+) -> tuple[Part, ...]:
+    """Clean and split an answer into parts with fresh ids; one honest line when nothing is left."""
+    text = clean_model_text(answer) or NO_ANSWER
+    split = split_reply(
+        text, limit_bytes=MAX_TEXT_BYTES, limit_chars=max_chars, max_parts=max_parts
+    )
+    ids = fresh_ids(len(split.parts), taken, new_id)
+    last = len(split.parts)
+    return tuple(
+        Part(ids[i], content, i + 1, last, split.rest if i + 1 == last else "")
+        for i, content in enumerate(split.parts)
+    )
+
+
+def budget_bytes(*, max_parts: int, max_chars: int) -> int:
+    """Bytes that an answer may have, its part marks taken off."""
+    room = min(MAX_TEXT_BYTES, max_chars)
+    return room if max_parts == 1 else max_parts * (room - len("(1/2) "))
+
+
+def fresh_ids(count: int, taken: Collection[str], new_id: NewId = packet_id) -> list[str]:
+    """Draw ids that are unlike each other and unlike every taken one."""
+    ids: list[str] = []
+    while len(ids) < count:
+        candidate = new_id()
+        if candidate not in taken and candidate not in ids:
+            ids.append(candidate)
+    return ids
+
+
+def reply_rows(
+    parts: Sequence[Part], source: Message, *, own_id: str, now: str, prompt_id: str
+) -> tuple[Message, ...]:
+    """Build the queued rows of one reply, all naming the question."""
+    return tuple(
+        queued_row(
+            source,
+            message_id=part.id,
+            own_id=own_id,
+            now=now,
+            content=part.content,
+            reply_to_id=source.message_id,
+            meta=_part_meta(part, prompt_id),
+        )
+        for part in parts
+    )
+
+
+def _part_meta(part: Part, prompt_id: str) -> dict[str, object]:
+    meta: dict[str, object] = {"kind": "reply", "part": part.part, "parts": part.parts}
+    if prompt_id:
+        meta["prompt_id"] = prompt_id
+    if part.rest:
+        meta["rest"] = part.rest
+    return meta
+
+
+def queued_row(
+    source: Message,
+    *,
+    message_id: str,
+    own_id: str,
+    now: str,
+    content: str,
+    reply_to_id: str,
+    meta: Mapping[str, object],
+) -> Message:
+    """Build one queued row in the thread of `source`, for the channel index it came on."""
+    extras = {**meta, "channel_index": channel_index(source)}
+    if source.thread_type == "channel":  # ids are unique only with their sender
+        extras["reply_to_sender"] = source.sender_id
+    return Message(
+        thread_type=source.thread_type,
+        thread_key=source.thread_key,
+        message_id=message_id,
+        direction="queued",
+        sender_id=own_id,
+        reply_to_id=reply_to_id,
+        timestamp=now,
+        content=content,
+        meta_json=compact_json(extras),
+    )
+
+
+def channel_index(source: Message) -> int:
+    """Index to send on: the one the question came on, 0 for a message under public keys."""
+    meta: Mapping[str, Any] = source.meta
+    index = meta.get("channel_index")
+    if meta.get("pki") or not isinstance(index, int) or isinstance(index, bool):
+        return 0
+    return index if 0 <= index <= 7 else 0

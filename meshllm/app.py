@@ -1,0 +1,155 @@
+"""Process scaffold: arguments, settings, log, signals, process lock, ticks. Knows no service."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final, Protocol
+
+import click
+import structlog
+
+from meshllm import config
+from meshllm.clock import Clock, SystemClock, Waker, time_scale_from_environment
+from meshllm.config import Settings
+from meshllm.errors import ExitCode, MeshllmError, TransientError, UserError
+from meshllm.layout import Layout
+from meshllm.observe import log as logging_setup
+from meshllm.store import atomic
+from meshllm.store.locks import ProcessLock
+
+log = structlog.get_logger()
+
+STORAGE_PAUSE_S: Final = 5.0  #: rest after a tick that the file system refused
+
+
+class Service(Protocol):
+    """A long-running half of the system."""
+
+    def start(self) -> None:
+        """Open what is needed."""
+
+    def tick(self) -> float:
+        """Do what is due; return the seconds until the next tick is wanted."""
+
+    def stop(self) -> None:
+        """Finish the current step and let go, within 4 s."""
+
+
+class ServiceFactory(Protocol):
+    """Builds a service from what the scaffold knows."""
+
+    def __call__(self, settings: Settings, files: Layout, *, clock: Clock, waker: Waker) -> Service:
+        """Build it; open nothing."""
+
+
+def main(
+    role: str,
+    build: ServiceFactory,
+    lock_of: Callable[[Layout], Path],
+    *,
+    argv: Sequence[str],
+    root: Path,
+) -> int:
+    """Run one process from its command line to its exit code. SIGTERM and SIGINT end it with 0."""
+
+    @click.command(name=role, help=f"Run the {role}. Settings: config.yaml, .env, environment.")
+    @click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Settings file (default: config.yaml beside the script).",
+    )
+    def command(config_file: Path | None) -> int:
+        return run(role, build, lock_of, config_file=config_file, root=root)
+
+    try:
+        return int(command.main(list(argv), standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.Abort:
+        return ExitCode.OK
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+
+
+def run(
+    role: str,
+    build: ServiceFactory,
+    lock_of: Callable[[Layout], Path],
+    *,
+    config_file: Path | None,
+    root: Path,
+) -> int:
+    """Load settings, take the process lock, serve until a signal. Raises UserError."""
+    waker = Waker()
+    stopping: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stopping.append(number)
+        waker.wake()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    loaded = config.load(
+        config_file or root / "config.yaml", os.environ, must_exist=config_file is not None
+    )
+    settings = loaded.settings
+    logging_setup.configure(settings.log_level, role=role)
+    for warning in loaded.warnings:
+        log.warning("settings_warning", reason=warning)
+    clock = SystemClock(time_scale_from_environment())
+    files = layout_of(settings)
+    _prepare(files, settings)
+    lock = ProcessLock(lock_of(files), role)
+    lock.acquire()
+    try:
+        service = build(settings, files, clock=clock, waker=waker)
+        service.start()
+        log.info("process_started", pid=os.getpid(), data=str(files.data_dir))
+        _loop(service, stopping, clock=clock, waker=waker)
+    except UserError:
+        raise
+    except MeshllmError as error:
+        raise UserError(f"{role} cannot start: {error}") from error
+    except Exception:
+        log.exception("process_crashed", consequence="the supervisor starts it again")
+        return ExitCode.BUG
+    finally:
+        lock.release()
+    log.info("process_stopped", signal=stopping[0] if stopping else 0)
+    return ExitCode.OK
+
+
+def layout_of(settings: Settings) -> Layout:
+    """Paths of the installation that these settings describe."""
+    return Layout(settings.data_dir, settings.nodes_dir, settings.prompts_dir)
+
+
+def _prepare(files: Layout, settings: Settings) -> None:
+    modes = atomic.Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
+    try:
+        atomic.make_folders(files.data_dir, files.nodes_dir, files.prompts_dir, modes=modes)
+    except TransientError as error:
+        raise UserError(
+            f"the data folder cannot be written: {error}",
+            ["give this user write permission, or set DATA_DIR to a folder it owns"],
+        ) from error
+
+
+def _loop(service: Service, stopping: list[int], *, clock: Clock, waker: Waker) -> None:
+    try:
+        while not stopping:
+            try:
+                wait_s = service.tick()
+            except TransientError as error:
+                log.error("tick_failed", reason=str(error), retry_in_s=STORAGE_PAUSE_S)
+                wait_s = STORAGE_PAUSE_S
+            if not stopping:
+                clock.wait(waker, max(0.0, wait_s))
+    finally:
+        service.stop()

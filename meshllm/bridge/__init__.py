@@ -1,0 +1,1 @@
+"""Radio to files and back."""

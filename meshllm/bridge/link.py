@@ -1,0 +1,195 @@
+"""Keep one radio connected: connect, probe, notice the loss, start afresh. Sends what it is told.
+
+One thread per radio does every call into the radio, so calls never overlap; what is heard is
+passed on from whatever thread it arrives on.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from meshllm.clock import Clock
+from meshllm.errors import LinkDownError, RadioBusyError
+from meshllm.radio.base import (
+    LinkLost,
+    OutgoingText,
+    Radio,
+    RadioEvent,
+    RadioFactory,
+    RadioInfo,
+)
+
+log = structlog.get_logger()
+
+PROBE_INTERVAL_S: Final = 30.0  #: silence after which the radio must answer a heartbeat
+FIRST_BACKOFF_S: Final = 1.0  #: doubles up to the longest
+LONGEST_BACKOFF_S: Final = 30.0  #: also ends the tug-of-war with another client of the same radio
+STABLE_S: Final = 60.0  #: a connection that lived this long starts the back-off anew
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The radio is connected."""
+
+    info: RadioInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The radio is not connected (any more); `retry_s` until the next try."""
+
+    cause: str
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Something the radio reported, with the moment it reached us."""
+
+    event: RadioEvent
+    at: datetime
+    up_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """The hand-over did not happen for certain; `busy`: the radio is up, its queue is full."""
+
+    packet_id: int
+    cause: str
+    busy: bool
+
+
+LinkEvent = Up | Down | Heard | SendFailed
+
+
+@dataclass(frozen=True, slots=True)
+class _Send:
+    text: OutgoingText
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    cause: str
+    session: int | None = None  #: None: whatever the session
+    wanted: bool = False  #: we asked for a fresh connection; come back at once
+
+
+class Link:
+    """Supervises one radio on its own thread and reports to `deliver`."""
+
+    def __init__(
+        self,
+        name: str,
+        make_radio: RadioFactory,
+        deliver: Callable[[LinkEvent], None],
+        *,
+        clock: Clock,
+    ) -> None:
+        """Nothing is opened before `start`."""
+        self._name = name
+        self._make_radio = make_radio
+        self._deliver = deliver
+        self._clock = clock
+        self._commands: queue.SimpleQueue[_Send | _End] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._session = 0
+        self._backoff_s = FIRST_BACKOFF_S
+        self._last_cause = ""
+        self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def send(self, text: OutgoingText) -> None:
+        """Queue one hand-over; the outcome arrives as a QueueStatus or a SendFailed."""
+        self._commands.put(_Send(text))
+
+    def refresh(self, cause: str) -> None:
+        """Ask for a fresh connection, after which the radio takes an id again."""
+        self._commands.put(_End(cause, self._session, wanted=True))
+
+    def stop(self, limit_s: float) -> None:
+        """End the connection and the thread, within `limit_s` real seconds."""
+        self._stopping.set()
+        self._commands.put(_End("stopping"))
+        if self._thread.is_alive():
+            self._thread.join(limit_s)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._session += 1
+            radio = self._make_radio(self._emitter(self._session))
+            started = self._clock.monotonic()
+            try:
+                end = self._live(radio)
+            except LinkDownError as error:
+                end = _End(str(error))
+            except Exception as error:
+                log.exception("link_crashed", radio=self._name, consequence="connecting again")
+                end = _End(repr(error))
+            radio.close()
+            self._rest(end, lived_s=self._clock.monotonic() - started)
+
+    def _live(self, radio: Radio) -> _End:
+        info = radio.connect()
+        log.info("link_up", radio=self._name, node=f"!{info.number:08x}", session=self._session)
+        self._last_cause = ""
+        self._deliver(Up(info))
+        return self._serve(radio)
+
+    def _serve(self, radio: Radio) -> _End:
+        next_probe = self._clock.monotonic() + PROBE_INTERVAL_S
+        while True:
+            wait_s = (next_probe - self._clock.monotonic()) / self._clock.scale
+            try:
+                command = self._commands.get(timeout=max(0.0, wait_s))
+            except queue.Empty:
+                radio.probe()
+                next_probe = self._clock.monotonic() + PROBE_INTERVAL_S
+                continue
+            if isinstance(command, _Send):
+                self._send(radio, command.text)
+            elif command.session in (None, self._session):
+                return command
+
+    def _send(self, radio: Radio, text: OutgoingText) -> None:
+        try:
+            radio.send(text)
+        except RadioBusyError as error:
+            self._deliver(SendFailed(text.packet_id, str(error), busy=True))
+        except LinkDownError as error:
+            self._deliver(SendFailed(text.packet_id, str(error), busy=False))
+            raise
+
+    def _emitter(self, session: int) -> Callable[[RadioEvent], None]:
+        def emit(event: RadioEvent) -> None:
+            if isinstance(event, LinkLost):
+                self._commands.put(_End(event.cause, session))
+                return
+            up_s = round(self._clock.monotonic() / self._clock.scale, 3)
+            self._deliver(Heard(event, self._clock.utc(), up_s))
+
+        return emit
+
+    def _rest(self, end: _End, *, lived_s: float) -> None:
+        if self._stopping.is_set():
+            return
+        if lived_s > STABLE_S:
+            self._backoff_s = FIRST_BACKOFF_S
+        wait_s = 0.0 if end.wanted else self._backoff_s
+        self._deliver(Down(end.cause, wait_s))
+        if end.wanted:
+            log.info("link_refreshed", radio=self._name, reason=end.cause)
+        elif end.cause != self._last_cause:  # one line per outage and cause, however long it lasts
+            log.warning("link_down", radio=self._name, reason=end.cause, retry_in_s=wait_s)
+            self._last_cause = end.cause
+        if not end.wanted:
+            self._stopping.wait(wait_s / self._clock.scale)
+            self._backoff_s = min(self._backoff_s * 2, LONGEST_BACKOFF_S)

@@ -1,0 +1,469 @@
+"""Carry queued rows of one radio to the air and settle them by what the radio reports.
+
+Intent is on disk before every hand-over and the result after it; a crash in between leaves a try
+without a result, which is resumed under the same id. Policy is in `retry`, legal state changes in
+`life`; this module only schedules them. Runs on the station's thread.
+"""
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from meshllm.bridge import life, retry
+from meshllm.bridge.address import Destination, destination
+from meshllm.bridge.tables import Change, Tables
+from meshllm.clock import Clock, age_s, utc_in, utc_text, wall_age_s
+from meshllm.errors import TransientError
+from meshllm.radio.base import (
+    LinkKind,
+    OutgoingText,
+    QueueStatus,
+    RadioInfo,
+    RoutingHeard,
+)
+from meshllm.records import Message
+
+log = structlog.get_logger()
+
+HANDOVER_S: Final = 5.0  #: a queueStatus comes within milliseconds; none by then means unknown
+STORAGE_RETRY_S: Final = 5.0  #: pause after a write that the file system refused
+MAX_UNKNOWN: Final = 3  #: hand-overs without any answer before the row is left unconfirmed
+REMEMBERED_IDS: Final = 4000  #: packet ids kept for late ACKs after a row is final
+
+#: queueStatus results that are no Routing.Error (firmware: RadioInterface error codes).
+_STATUS_NAMES: Final = {
+    4: "NO_INTERFACE",
+    6: "NO_CHANNEL",
+    7: "TOO_LARGE",
+    9: "DUTY_CYCLE_LIMIT",
+    32: "QUEUE_FULL",
+    33: "NO_INTERFACE",
+    34: "TX_DISABLED",
+    38: "RATE_LIMIT_EXCEEDED",
+    39: "PKI_SEND_FAIL_PUBLIC_KEY",
+}
+_ACCEPTED: Final = (0, 35)  #: 35: taken, and the firmware may free its copy
+
+Key = tuple[str, ...]
+
+
+class LinkPort(Protocol):
+    """What the outbox needs of a link."""
+
+    def send(self, text: OutgoingText) -> None:
+        """Hand over one text."""
+
+    def refresh(self, cause: str) -> None:
+        """Connect afresh."""
+
+
+@dataclass(slots=True)
+class _InFlight:
+    path: Path
+    key: Key
+    packet_id: int
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Thread:
+    """What one thread file still wants from us."""
+
+    queued: list[Message] = field(default_factory=list)
+    part_states: dict[tuple[str, int], Message] = field(default_factory=dict)
+    ack_deadlines: dict[Key, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSettings:
+    """The numbers an outbox goes by."""
+
+    spacing_s: float = 2.5
+    max_new_ids: int = 1
+
+
+class Outbox:
+    """Everything one radio still has to send or to hear an ACK for."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        link: LinkPort,
+        settings: OutboxSettings,
+        *,
+        clock: Clock,
+        kind: LinkKind,
+    ) -> None:
+        """Start empty; `scan` brings the threads in."""
+        self._tables = tables
+        self._link = link
+        self._settings = settings
+        self._clock = clock
+        self._is_tcp = kind == "tcp"
+        self._info: RadioInfo | None = None
+        self._threads: dict[Path, _Thread] = {}
+        self._by_packet: OrderedDict[int, tuple[Path, Key]] = OrderedDict()
+        self._in_flight: _InFlight | None = None
+        self._used_ids: set[int] = set()
+        self._not_before = 0.0
+        self._unsettled: list[tuple[Path, Key, Change]] = []
+        self._refreshing = False
+
+    # -- what happened -------------------------------------------------------------------------
+
+    def link_up(self, info: RadioInfo) -> None:
+        """The radio is there (again): its memory of this connection's ids is empty."""
+        self._info = info
+        self._used_ids.clear()
+        self._refreshing = False
+
+    def link_down(self) -> None:
+        """The radio is gone; a hand-over without its answer is unknown and will be resumed."""
+        self._info = None
+        self._in_flight = None
+
+    def scan(self, path: Path) -> None:
+        """Read one thread file again and note what it still wants."""
+        rows = self._tables.read(path)
+        thread = _Thread()
+        previous = self._threads.get(path)
+        for row in rows:
+            if not row.is_outgoing:
+                continue
+            if life.is_queued(row):
+                thread.queued.append(row)
+                self._remember(path, row)
+            elif life.awaits_ack(row):
+                known = previous.ack_deadlines.get(row.key) if previous else None
+                thread.ack_deadlines[row.key] = known or self._ack_deadline(row)
+                self._remember(path, row)
+            part = row.meta.get("part")
+            if isinstance(part, int):
+                thread.part_states[(_group(row), part)] = row
+        self._threads.pop(path, None)
+        if thread.queued or thread.ack_deadlines:
+            self._threads[path] = thread
+
+    def queue_status(self, status: QueueStatus) -> None:
+        """Settle the hand-over that this status names; others are of no row of ours."""
+        flight = self._in_flight
+        if flight is None or status.packet_id != flight.packet_id:
+            return
+        self._in_flight = None
+        if status.result in _ACCEPTED:
+            self._settle(flight.path, flight.key, lambda row: life.hand_over(row, flight.packet_id))
+            log.info(
+                "send_handed_over",
+                thread=flight.path.stem,
+                message_id=flight.key[1],
+                packet_id=flight.packet_id,
+            )
+            return
+        error = _STATUS_NAMES.get(status.result, f"RADIO_ERROR_{status.result}")
+        self._failed(flight.path, flight.key, flight.packet_id, error, from_self=True)
+
+    def routing(self, heard: RoutingHeard) -> None:
+        """Apply an ACK or NAK. Ids that are not ours are ignored: radios report many of those."""
+        place = self._by_packet.get(heard.request_id)
+        if place is None or self._info is None:
+            return
+        path, key = place
+        from_self = heard.envelope.sender == self._info.number
+        if self._in_flight and self._in_flight.packet_id == heard.request_id:
+            self._in_flight = None
+        if heard.error != "NONE":
+            self._failed(path, key, heard.request_id, heard.error, from_self=from_self)
+            return
+        addressee = self._addressee(path, key)
+        state: life.Delivery = (
+            "delivered" if addressee == heard.envelope.sender and not from_self else "relayed"
+        )
+        if self._settle(path, key, lambda row: life.confirm(row, heard.request_id, state)):
+            log.info("send_acknowledged", thread=path.stem, message_id=key[1], delivery=state)
+
+    def send_failed(self, packet_id: int, cause: str, *, busy: bool) -> None:
+        """The radio took nothing for certain (busy), or the link broke under the hand-over."""
+        flight = self._in_flight
+        if flight is None or flight.packet_id != packet_id:
+            return
+        self._in_flight = None
+        if busy:
+            self._failed(flight.path, flight.key, packet_id, "QUEUE_FULL", from_self=True)
+        else:
+            log.warning(
+                "send_unknown", message_id=flight.key[1], reason=cause, consequence="same id again"
+            )
+
+    # -- what is due ---------------------------------------------------------------------------
+
+    def tick(self) -> float:
+        """Do what is due; return the seconds until something may be due again."""
+        now = self._clock.monotonic()
+        self._retry_unsettled()
+        if self._in_flight is not None:
+            if now < self._in_flight.deadline:
+                return self._in_flight.deadline - now
+            self._no_answer(self._in_flight)
+        self._check_ack_timers(now)
+        if self._info is None or self._refreshing:
+            return self._idle_wait(now)
+        if now < self._not_before:
+            return self._not_before - now
+        ready, wait_s = self._next_ready()
+        if ready is None:
+            return min(wait_s, self._idle_wait(now))
+        path, row = ready
+        self._try(path, row)
+        return 0.0 if self._in_flight is None else HANDOVER_S
+
+    def queued_count(self) -> int:
+        """Rows that still have to be sent."""
+        return sum(len(thread.queued) for thread in self._threads.values())
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _next_ready(self) -> tuple[tuple[Path, Message] | None, float]:
+        best: tuple[str, Path, Message] | None = None
+        wait_s = 60.0
+        for path, thread in self._threads.items():
+            for row in thread.queued:
+                due_s = self._due_in_s(row)
+                if due_s > 0:
+                    wait_s = min(wait_s, due_s)
+                    continue
+                if self._is_blocked(thread, row):
+                    continue
+                if best is None or row.timestamp < best[0]:
+                    best = (row.timestamp, path, row)
+                break
+        return ((best[1], best[2]) if best else None), wait_s
+
+    def _due_in_s(self, row: Message) -> float:
+        due_at = row.meta.get("due_at")
+        if not isinstance(due_at, str):
+            return 0.0
+        age = wall_age_s(self._clock, due_at)
+        return 0.0 if age is None else -age
+
+    def _is_blocked(self, thread: _Thread, row: Message) -> bool:
+        """Part n waits for the hand-over of part n-1."""
+        part = row.meta.get("part")
+        if not isinstance(part, int) or part <= 1:
+            return False
+        earlier = thread.part_states.get((_group(row), part - 1))
+        return earlier is not None and life.is_queued(earlier)
+
+    def _try(self, path: Path, row: Message) -> None:
+        target = self._target(path, row)
+        if target is None:
+            return
+        history = life.tries(row)
+        packet_id = retry.choose_id(
+            life.own_packet_id(row),
+            history,
+            is_tcp=self._is_tcp,
+            fresh=secrets.randbelow(life.MAX_PACKET_ID) + 1,
+        )
+        if packet_id in self._used_ids:
+            if self._is_tcp:
+                # The radio swallows an id it has seen on this connection without a word.
+                self._refreshing = True
+                self._link.refresh("an id goes on the air again")
+            else:
+                self._silence(path, row)
+            return
+        at = utc_text(self._clock.utc())
+        if not self._write(path, row.key, lambda r: life.begin_try(r, packet_id, at=at)):
+            return
+        self._by_packet[packet_id] = (path, row.key)
+        self._used_ids.add(packet_id)
+        now = self._clock.monotonic()
+        self._in_flight = _InFlight(path, row.key, packet_id, now + HANDOVER_S)
+        self._not_before = now + self._settings.spacing_s
+        if history and packet_id not in {t.packet_id for t in history}:
+            log.warning("send_repeated_with_new_id", message_id=row.message_id, packet_id=packet_id)
+        self._link.send(
+            OutgoingText(
+                packet_id,
+                target.to,
+                row.content,
+                channel_index=target.channel_index,
+                want_ack=row.thread_type == "dm",
+                reply_id=target.reply_id,
+            )
+        )
+
+    def _target(self, path: Path, row: Message) -> Destination | None:
+        assert self._info is not None
+        found = destination(row, self._info)
+        if isinstance(found, Destination):
+            thread = self._threads[path]
+            part = row.meta.get("part")
+            earlier = (
+                thread.part_states.get((_group(row), part - 1)) if isinstance(part, int) else None
+            )
+            if earlier is None or earlier.send_status != "failed":
+                return found
+            found = "EARLIER_PART_FAILED"
+        self._give_up(path, row.key, None, found)
+        return None
+
+    def _no_answer(self, flight: _InFlight) -> None:
+        """No queueStatus in time: the radio may or may not have the text."""
+        self._in_flight = None
+        row = self._row(flight.path, flight.key)
+        if row is None:
+            return
+        unknown = sum(1 for t in life.tries(row) if t.result is None)
+        if not self._is_tcp or unknown >= MAX_UNKNOWN:
+            self._silence(flight.path, row)
+            return
+        log.warning(
+            "send_unknown", message_id=row.message_id, reason="no queueStatus", tries=unknown
+        )
+        self._refreshing = True
+        self._link.refresh("no queueStatus for a hand-over")
+
+    def _silence(self, path: Path, row: Message) -> None:
+        if self._settle(path, row.key, life.leave_unconfirmed):
+            log.warning("send_unconfirmed", message_id=row.message_id, reason="NO_QUEUE_STATUS")
+
+    def _failed(self, path: Path, key: Key, packet_id: int, error: str, *, from_self: bool) -> None:
+        row = self._row(path, key)
+        if row is None or row.meta.get("delivery") == "delivered":
+            return
+        if row.direction == "outbound" and row.send_status == "failed":
+            return
+        if row.thread_type == "channel" and row.direction == "outbound":
+            return  # a broadcast can at best be relayed; nobody owes it an ACK
+        history = [
+            life.Try(t.packet_id, t.at, error if t.packet_id == packet_id else t.result)
+            for t in life.tries(row)
+        ]
+        verdict = retry.after_error(
+            error,
+            from_self=from_self,
+            history=history,
+            is_tcp=self._is_tcp,
+            max_new_ids=self._settings.max_new_ids,
+        )
+        if verdict.action == "fail":
+            self._give_up(path, key, packet_id, verdict.reason)
+            return
+        due_at = utc_in(self._clock, verdict.delay_s)
+        self._settle(
+            path, key, lambda r: life.put_off(r, packet_id, reason=verdict.reason, due_at=due_at)
+        )
+        log.warning(
+            "send_failed", message_id=key[1], reason=verdict.reason, retry_in_s=verdict.delay_s
+        )
+
+    def _give_up(self, path: Path, key: Key, packet_id: int | None, reason: str) -> None:
+        self._settle(path, key, lambda r: life.give_up(r, packet_id, reason=reason))
+        log.error("send_given_up", thread=path.stem, message_id=key[1], reason=reason)
+
+    def _check_ack_timers(self, now: float) -> None:
+        over = [
+            (path, key)
+            for path, thread in self._threads.items()
+            for key, deadline in thread.ack_deadlines.items()
+            if now >= deadline
+        ]
+        for path, key in over:
+            self._threads[path].ack_deadlines.pop(key, None)
+            row = self._row(path, key)
+            if row is not None and life.awaits_ack(row):
+                self._ack_overdue(path, row)
+
+    def _ack_overdue(self, path: Path, row: Message) -> None:
+        verdict = retry.after_silence(
+            relayed=row.meta.get("delivery") == "relayed",
+            history=life.tries(row),
+            is_tcp=self._is_tcp,
+            max_new_ids=self._settings.max_new_ids,
+        )
+        if verdict.action == "again":
+            due_at = utc_in(self._clock, verdict.delay_s)
+            self._settle(
+                path, row.key, lambda r: life.put_off(r, None, reason=verdict.reason, due_at=due_at)
+            )
+        else:
+            self._settle(path, row.key, life.leave_unconfirmed)
+        log.warning(
+            "ack_overdue", message_id=row.message_id, reason=verdict.reason, action=verdict.action
+        )
+
+    def _ack_deadline(self, row: Message) -> float:
+        history = life.tries(row)
+        elapsed = age_s(self._clock, history[-1].at) if history else None
+        preset = self._info.preset if self._info else ""
+        limit_s = retry.ack_timeout_s(len(row.content.encode()), preset)
+        # A clock set backwards or days forward must neither stretch nor cut the wait.
+        spent_s = elapsed if elapsed is not None and 0 <= elapsed <= limit_s else 0.0
+        return self._clock.monotonic() + limit_s - spent_s
+
+    def _idle_wait(self, now: float) -> float:
+        deadlines = [d for thread in self._threads.values() for d in thread.ack_deadlines.values()]
+        waits = [max(0.0, d - now) for d in deadlines]
+        return min([60.0, *waits] + ([STORAGE_RETRY_S] if self._unsettled else []))
+
+    def _addressee(self, path: Path, key: Key) -> int | None:
+        row = self._row(path, key)
+        if row is None or row.thread_type != "dm" or self._info is None:
+            return None
+        found = destination(row, self._info)
+        return found.to if isinstance(found, Destination) else None
+
+    def _row(self, path: Path, key: Key) -> Message | None:
+        return next((r for r in self._tables.read(path) if r.is_outgoing and r.key == key), None)
+
+    def _remember(self, path: Path, row: Message) -> None:
+        for packet_id in life.packet_ids(row):
+            self._by_packet[packet_id] = (path, row.key)
+            self._by_packet.move_to_end(packet_id)
+        while len(self._by_packet) > REMEMBERED_IDS:
+            self._by_packet.popitem(last=False)
+
+    def _write(self, path: Path, key: Key, change: Change) -> bool:
+        """Commit one change; False when it did not apply or the disk refused it (then we wait)."""
+        try:
+            changed = self._tables.update(path, {key: change})
+        except TransientError as error:
+            log.error(
+                "row_not_written", file=path.name, reason=str(error), retry_in_s=STORAGE_RETRY_S
+            )
+            self._not_before = self._clock.monotonic() + STORAGE_RETRY_S
+            return False
+        self.scan(path)
+        return bool(changed)
+
+    def _settle(self, path: Path, key: Key, change: Change) -> bool:
+        """Commit a result; one that the disk refuses is kept and tried again, not forgotten."""
+        try:
+            changed = self._tables.update(path, {key: change})
+        except TransientError as error:
+            log.error(
+                "row_not_written", file=path.name, reason=str(error), retry_in_s=STORAGE_RETRY_S
+            )
+            self._unsettled.append((path, key, change))
+            self._not_before = self._clock.monotonic() + STORAGE_RETRY_S
+            return False
+        self.scan(path)
+        return bool(changed)
+
+    def _retry_unsettled(self) -> None:
+        if not self._unsettled or self._clock.monotonic() < self._not_before:
+            return
+        waiting, self._unsettled = self._unsettled, []
+        for path, key, change in waiting:
+            self._settle(path, key, change)
+
+
+def _group(row: Message) -> str:
+    """Name the answer a part belongs to."""
+    prompt_id = row.meta.get("prompt_id")
+    return prompt_id if isinstance(prompt_id, str) else row.reply_to_id

@@ -1,0 +1,197 @@
+"""Write the texts one radio heard into its thread files, each exactly once."""
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from meshllm.bridge import ingest
+from meshllm.bridge.tables import Tables
+from meshllm.clock import Clock, parse_utc, utc_text
+from meshllm.errors import TransientError
+from meshllm.layout import NodeTree, channel_stem
+from meshllm.radio.base import RadioInfo, TextHeard
+from meshllm.records import Message
+
+log = structlog.get_logger()
+
+MAX_BACKLOG: Final = 1000  #: rows kept in memory while the disk refuses them
+MAX_INDEXED_THREADS: Final = 64  #: threads whose ids are held for recognising duplicates
+DUPLICATE_GRACE_S: Final = 10.0  #: packets without an id: same sender and text within this is one
+BACKLOG_RETRY_S: Final = 5.0
+
+
+#: Per row key its timestamp and the hash of its text: all that recognising a duplicate needs.
+_Index = dict[tuple[str, ...], tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A text with the moment it reached us; `kept` when the radio held it while we were away."""
+
+    heard: TextHeard
+    at: datetime
+    up_s: float
+    kept: bool
+
+
+class Recorder:
+    """Inbound rows of one tree."""
+
+    def __init__(self, tree: NodeTree, tables: Tables, *, clock: Clock, max_threads: int) -> None:
+        """Index nothing yet; a thread is read when its first text arrives."""
+        self._tree = tree
+        self._tables = tables
+        self._clock = clock
+        self._max_threads = max_threads
+        self._threads = set(tree.thread_files())
+        self._index: OrderedDict[Path, _Index] = OrderedDict()
+        self._backlog: list[tuple[Path, Message]] = []
+        self._retry_at = 0.0
+
+    def record(self, arrivals: Sequence[Arrival], info: RadioInfo) -> None:
+        """Write a burst: one commit per thread. What the disk refuses is kept and tried again."""
+        fresh: dict[Path, list[Message]] = {}
+        for arrival in arrivals:
+            place = self._place(arrival, info)
+            if place is None:
+                continue
+            path, row = place
+            row_or_none = self._unique(path, row)
+            if row_or_none is not None:
+                fresh.setdefault(path, []).append(row_or_none)
+        for path, rows in fresh.items():
+            self._write(path, rows)
+
+    def tick(self) -> float | None:
+        """Retry what the disk refused; seconds until the next retry, None when nothing waits."""
+        if not self._backlog:
+            return None
+        now = self._clock.monotonic()
+        if now >= self._retry_at:
+            waiting, self._backlog = self._backlog, []
+            by_path: dict[Path, list[Message]] = {}
+            for path, row in waiting:
+                by_path.setdefault(path, []).append(row)
+            for path, rows in by_path.items():
+                self._write(path, rows)
+        return max(0.0, self._retry_at - now) if self._backlog else None
+
+    def _place(self, arrival: Arrival, info: RadioInfo) -> tuple[Path, Message] | None:
+        heard = arrival.heard
+        if not ingest.is_for_us(heard, info):
+            log.debug("text_ignored", reason="not addressed to this radio")
+            return None
+        packet_id = heard.envelope.packet_id
+        row = ingest.message_row(
+            heard,
+            info,
+            at=ingest.received_at(heard.envelope, arrival.at, kept=arrival.kept),
+            up_s=arrival.up_s,
+            message_id=str(packet_id) if packet_id else "",
+        )
+        path = self._path(row, heard.envelope.channel_index, info)
+        if path not in self._threads:
+            if len(self._threads) >= self._max_threads:
+                log.error(
+                    "thread_limit_reached",
+                    limit=self._max_threads,
+                    sender=row.sender_id,
+                    consequence="text not recorded",
+                )
+                return None
+            self._threads.add(path)
+        return path, row
+
+    def _path(self, row: Message, channel_index: int, info: RadioInfo) -> Path:
+        if row.thread_type == "dm":
+            return self._tree.dm_thread(row.sender_id)
+        others = ingest.channel_names(info)
+        return self._tree.channel_thread(
+            channel_stem(row.thread_key, index=channel_index, others=others)
+        )
+
+    def _unique(self, path: Path, row: Message) -> Message | None:
+        """Return the row to write, or None for a duplicate."""
+        index = self._known(path)
+        if not row.message_id:
+            if self._is_repeat(index, row):
+                log.info("duplicate_dropped", sender=row.sender_id, reason="same text within 10 s")
+                return None
+            row = replace(row, message_id=str(uuid.uuid4()))
+        known = index.get(row.key)
+        if known is not None and known[1] != hash(row.content):
+            other = replace(row, message_id=f"{row.message_id}-{ingest.text_digest(row.content)}")
+            log.warning(
+                "packet_id_reused",
+                message_id=row.message_id,
+                sender=row.sender_id,
+                stored_as=other.message_id,
+            )
+            row, known = other, index.get(other.key)
+        if known is not None:
+            log.info("duplicate_dropped", message_id=row.message_id, sender=row.sender_id)
+            return None
+        index[row.key] = _trace(row)
+        return row
+
+    def _known(self, path: Path) -> _Index:
+        index = self._index.get(path)
+        if index is None:
+            rows = self._tables.read(path)
+            index = {row.key: _trace(row) for row in rows if not row.is_outgoing}
+            self._index[path] = index
+        self._index.move_to_end(path)
+        while len(self._index) > MAX_INDEXED_THREADS:
+            self._index.popitem(last=False)
+        return index
+
+    def _is_repeat(self, index: _Index, row: Message) -> bool:
+        moment = parse_utc(row.timestamp)
+        for (sender, *_), (timestamp, digest) in index.items():
+            earlier = parse_utc(timestamp)
+            if (
+                (sender, digest) == (row.sender_id, hash(row.content))
+                and moment is not None
+                and earlier is not None
+                and abs((moment - earlier).total_seconds()) <= DUPLICATE_GRACE_S
+            ):
+                return True
+        return False
+
+    def _write(self, path: Path, rows: list[Message]) -> None:
+        try:
+            self._tables.append(path, rows)
+        except TransientError as error:
+            self._keep(path, rows, error)
+            return
+        for row in rows:
+            log.info(
+                "message_received",
+                thread=row.thread_key if row.thread_type == "channel" else path.stem,
+                message_id=row.message_id,
+                sender=row.sender_id,
+                at=utc_text(self._clock.utc()),
+            )
+
+    def _keep(self, path: Path, rows: list[Message], error: TransientError) -> None:
+        room = MAX_BACKLOG - len(self._backlog)
+        self._backlog.extend((path, row) for row in rows[:room])
+        self._retry_at = self._clock.monotonic() + BACKLOG_RETRY_S
+        log.error(
+            "message_not_written",
+            file=path.name,
+            rows=len(rows),
+            dropped=max(0, len(rows) - room),
+            reason=str(error),
+            retry_in_s=BACKLOG_RETRY_S,
+        )
+
+
+def _trace(row: Message) -> tuple[str, int]:
+    return row.timestamp, hash(row.content)

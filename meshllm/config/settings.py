@@ -1,0 +1,319 @@
+"""The declaration of every setting: key, type, default, bounds, description. Reads no file."""
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from meshllm.config.links import FORMS, Link, parse_link
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+Kind = Literal["flag", "whole", "number", "octal", "choice", "folder", "list", "name", "text"]
+
+_OCTAL: Final = re.compile(r"(?:0o|0)?[0-7]{3,4}")
+_MAX_NAME_CHARS: Final = 100  #: longest name of a list or an alias; radios allow 39 bytes
+
+
+def default_path() -> Path:
+    """Path of the config.yaml beside the two programs."""
+    return Path(__file__).resolve().parents[2] / "config.yaml"
+
+
+def _clean(text: str) -> str:
+    """Strip; refuse what a path, a log line or a terminal cannot carry."""
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
+        raise ValueError(f"{text[:40]!r} holds a control character or is not UTF-8")
+    return text.strip()
+
+
+def _name(text: str) -> str:
+    name = _clean(text)
+    if not 1 <= len(name) <= _MAX_NAME_CHARS:
+        raise ValueError(f"a name must have from 1 to {_MAX_NAME_CHARS} characters")
+    return name
+
+
+def _alias(text: str) -> str:
+    return _name(text) if text.strip() else ""
+
+
+def _model(text: str) -> str:
+    name = _clean(text)
+    if not name:
+        raise ValueError("must name a model")
+    return name
+
+
+def _url(text: str) -> str:
+    url = _clean(text).rstrip("/")
+    parts = urlsplit(url)
+    try:
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or too large
+        valid = False
+    if not valid or parts.query or parts.fragment or " " in url:
+        raise ValueError(f"{text!r} is not an address such as http://localhost:11434")
+    return url
+
+
+def _time_zone(text: str) -> str:
+    name = _clean(text)
+    if name == "UTC":  # valid on a machine without time zone files, too
+        return name
+    import zoneinfo  # noqa: PLC0415  costs time that the default need not spend
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{text!r} is not a time zone{_nearest_zone(name)}") from None
+    return name
+
+
+def _nearest_zone(name: str) -> str:
+    import difflib  # noqa: PLC0415  only on the way to an error message
+    import zoneinfo  # noqa: PLC0415  same
+
+    zones = {zone.lower(): zone for zone in zoneinfo.available_timezones()}
+    near = difflib.get_close_matches(name.lower(), zones, n=1)
+    return f" (did you mean {zones[near[0]]}?)" if near else " such as Europe/Berlin"
+
+
+def _folder(path: Path) -> Path:
+    _clean(str(path))
+    return path
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _octal(value: object) -> object:
+    """Read a mode as chmod does: 0440, 440 and 0o440 are the same."""
+    if isinstance(value, int):
+        return value
+    if not isinstance(value, str) or not _OCTAL.fullmatch(value.strip()):
+        raise ValueError(f"must be an octal mode such as 0440, not {str(value)[:40]!r}")
+    return int(value.strip().removeprefix("0o"), 8)
+
+
+def _link(value: object) -> object:
+    if isinstance(value, Link):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"must be text: {FORMS}")  # noqa: TRY004  pydantic passes TypeError on
+    return parse_link(value)
+
+
+OCTAL: Final = BeforeValidator(_octal)  #: marks the settings that are written in octal
+ALIAS: Final = AfterValidator(_alias)  #: marks text that may look like a number
+Name = Annotated[str, AfterValidator(_name)]
+Names = tuple[Name, ...]
+Folder = Annotated[Path, AfterValidator(_folder)]
+Mode = Annotated[int, OCTAL]
+LinkField = Annotated[Link, BeforeValidator(_link), PlainSerializer(str)]
+
+_STRICT: Final = ConfigDict(
+    strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+)
+
+
+class Radio(BaseModel):
+    """One entry of `radios`."""
+
+    model_config = _STRICT
+
+    link: LinkField = Field(description="how to reach it")
+    alias: Annotated[str, ALIAS] = Field(default="", description="a name of yours")
+
+
+class Settings(BaseModel):
+    """Every setting. The order is that of config.yaml."""
+
+    model_config = _STRICT
+
+    radios: tuple[Radio, ...] = Field(
+        default=(Radio(link=Link("serial", "auto")),),
+        min_length=1,
+        description="link: serial:auto, serial:/dev/ttyUSB0, tcp:HOST[:PORT], ble:ADDRESS "
+        "(not used yet); alias",
+    )
+    node_uid_strategy: Annotated[Literal["auto", "config"], BeforeValidator(_lower)] = Field(
+        default="auto",
+        description="name of a radio's folder: auto = its node id, config = its alias",
+    )
+
+    data_dir: Folder = Field(
+        default=Path("data"), description="folder of everything heard and sent"
+    )
+    nodes_base_dir: Folder | None = Field(
+        default=None, description='folder of the radios\' trees; "" = nodes in data_dir'
+    )
+    prompts_dir: Folder = Field(default=Path("prompts"), description="folder of the prompt log")
+    enable_prompt_logs: bool = Field(
+        default=True, description="keep prompt and answer of every model call in prompts_dir"
+    )
+    log_level: Annotated[Literal["debug", "info", "warn", "error"], BeforeValidator(_lower)] = (
+        Field(default="info", description="least level of the events that are logged")
+    )
+    timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
+        default="UTC", description="zone of times shown to people; files always hold UTC"
+    )
+
+    ollama_base_url: Annotated[str, AfterValidator(_url)] = Field(
+        default="http://localhost:11434", description="address of the Ollama server"
+    )
+    ollama_model_instruct: Annotated[str, AfterValidator(_model)] = Field(
+        default="qwen3:4b-instruct-2507-q8_0", description="model that writes the answers"
+    )
+    ollama_model_think: Annotated[str, AfterValidator(_clean)] = Field(
+        default="",
+        description="model that plans first: qwen3:4b-thinking-2507-q8_0 is one (not used yet)",
+    )
+    model_deadline_seconds: float = Field(
+        default=300, ge=1, le=3600, description="a model call that takes longer is given up"
+    )
+    max_context_chars: int = Field(
+        default=6000, ge=200, le=100_000, description="most characters of context in one prompt"
+    )
+
+    max_message_chars: int = Field(
+        default=200,
+        ge=20,
+        le=220,
+        description="most characters of one message; 200 UTF-8 bytes hold as well",
+    )
+    max_reply_parts: int = Field(default=2, ge=1, le=9, description="most messages of one answer")
+    max_question_age_seconds: float = Field(
+        default=3600,
+        ge=10,
+        le=604_800,
+        description="a question older than this is not answered any more",
+    )
+    reply_cooldown_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=86_400,
+        description="least time between two answers in one thread; 0 = off",
+    )
+    working_notice_seconds: float = Field(
+        default=20,
+        ge=0,
+        le=3600,
+        description='say "working on it" after this time; 0 = never (not used yet)',
+    )
+    channel_allowlist: Names = Field(
+        default=(), description="channels answered on, by name; empty = all"
+    )
+    channel_blocklist: Names = Field(default=(), description="channels never answered on, by name")
+    dm_allowlist: Names = Field(
+        default=(), description="people answered in DMs, by node id or name; empty = all"
+    )
+    dm_blocklist: Names = Field(default=(), description="people never answered, by node id or name")
+
+    send_spacing_seconds: float = Field(
+        default=2.5,
+        ge=0,
+        le=600,
+        description="least time between two texts on one radio; below 2 texts are lost",
+    )
+    max_new_id_retries: int = Field(
+        default=1,
+        ge=0,
+        le=3,
+        description="resends under a new id, which a person may see twice; DMs only",
+    )
+    max_held_per_person: int = Field(
+        default=3, ge=0, le=100, description="answers kept for a person who is away (not used yet)"
+    )
+    airtime_budget: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="seconds of airtime per hour; 0 = no limit (not used yet)",
+    )
+
+    live_rows: int = Field(
+        default=500,
+        ge=50,
+        le=10_000,
+        description="rows kept in a thread's live file (not used yet)",
+    )
+    max_nodes: int = Field(
+        default=2000,
+        ge=10,
+        le=100_000,
+        description="most nodes recorded per radio; ids can be forged",
+    )
+    max_threads: int = Field(
+        default=1000,
+        ge=10,
+        le=100_000,
+        description="most threads recorded per radio; ids can be forged",
+    )
+    disk_reserve_mb: int = Field(
+        default=50, ge=0, le=1_000_000, description="free megabytes below which nothing is queued"
+    )
+    bridge_poll_interval_ms: int = Field(
+        default=1000,
+        ge=10,
+        le=60_000,
+        description="bridge looks for changes that file events missed",
+    )
+    ai_poll_interval_ms: int = Field(
+        default=1000,
+        ge=10,
+        le=60_000,
+        description="agent looks for changes that file events missed",
+    )
+    lock_timeout_seconds: float = Field(
+        default=5, ge=0.1, le=300, description="longest wait for the lock of a file"
+    )
+    file_mode: Mode = Field(
+        default=0o440,
+        ge=0o400,
+        le=0o777,
+        description="permissions of data files, octal as for chmod",
+    )
+    folder_mode: Mode = Field(
+        default=0o750, ge=0o700, le=0o777, description="permissions of folders, octal as for chmod"
+    )
+    lock_mode: Mode = Field(
+        default=0o660,
+        ge=0o600,
+        le=0o777,
+        description="permissions of lock files, octal as for chmod",
+    )
+
+    @property
+    def nodes_dir(self) -> Path:
+        """Folder of the radios' trees: nodes_base_dir, or `nodes` in data_dir."""
+        return self.nodes_base_dir or self.data_dir / "nodes"
+
+    def anchored(self, folder: Path) -> "Settings":
+        """Return the same settings with relative folders placed in `folder`."""
+        paths = {key: getattr(self, key) for key in ("data_dir", "nodes_base_dir", "prompts_dir")}
+        return self.model_copy(update={k: folder / p for k, p in paths.items() if p is not None})
+
+
+_SIMPLE_KINDS: Final[dict[object, Kind]] = {bool: "flag", int: "whole", float: "number"}
+
+
+def kind_of(declared: "FieldInfo") -> Kind:
+    """Say how the values of a setting are written."""
+    wanted = declared.annotation
+    if OCTAL in declared.metadata:
+        return "octal"
+    if wanted in _SIMPLE_KINDS:
+        return _SIMPLE_KINDS[wanted]
+    if get_origin(wanted) is tuple:
+        return "list"
+    if get_origin(wanted) is Literal:
+        return "choice"
+    if wanted is Path or Folder in get_args(wanted):
+        return "folder"
+    return "name" if ALIAS in declared.metadata else "text"

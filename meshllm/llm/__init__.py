@@ -1,0 +1,1 @@
+"""Language models. Knows no files and no radio."""

@@ -1,0 +1,500 @@
+"""The client of Ollama's HTTP API: the only module that knows it. Keeps no conversation."""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from meshllm.clock import Clock, Waker
+from meshllm.errors import UserError
+from meshllm.llm.base import (
+    ChatMessage,
+    ChatRequest,
+    ChatResult,
+    Outcome,
+    ProbeResult,
+    ProbeState,
+    keep_when_full,
+    never,
+    visible_text,
+)
+from meshllm.llm.exchange import Call, Ended, Ending, Head, Link, Patience
+from meshllm.text import clean_model_text, utf8_len
+
+log = structlog.get_logger()
+
+MAX_LINE_BYTES: Final = 1_000_000  #: a longer line is no answer of a chat server
+MAX_ANSWER_BYTES: Final = 8_000_000  #: most of a listing or an error page that is kept
+MAX_COUNT: Final = 2**53  #: larger figures are dropped; they are not real and would not fit a cell
+QUICK_S: Final = 5.0  #: deadline of calls that do not touch the model
+SHOW_S: Final = 10.0  #: deadline of asking what the model can do, before the first chat
+WARM_UP_S: Final = 600.0  #: a cold load from an SD card and a long prompt head
+AFTER_DONE_S: Final = 0.25  #: for the end of a stream whose last line is in, to keep the connection
+NEXT_TOKEN_S: Final = 30.0  #: silence allowed between two tokens
+FIRST_TOKEN_S: Final = 30.0  #: the fixed part of the silence before the first one
+LOAD_S: Final = 90.0  #: allowance for loading the model from a slow card
+SLOWEST_PROMPT_TPS: Final = 8.0  #: prompt tokens a second before a rate was measured
+RETRY_S: Final = (0.1, 0.4)  #: range of the pause before the one retry
+RETRIED: Final = frozenset({Outcome.UNREACHABLE, Outcome.BUSY, Outcome.BROKEN})
+_FIGURES: Final = (
+    "total_duration",
+    "load_duration",
+    "prompt_eval_count",
+    "prompt_eval_duration",
+    "eval_count",
+    "eval_duration",
+)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Set when the model loads. Any change between two calls reloads it and loses its cache."""
+
+    num_ctx: int = 4096
+    num_batch: int = 512
+    num_thread: int | None = None  #: None leaves it to the server
+
+
+@dataclass(frozen=True)
+class _Traits:
+    """What /api/show says about a model."""
+
+    can_think: bool = False
+    only_thinks: bool = False
+
+
+class OllamaModel:
+    """One server and the model meant for answers. Blocking; safe to probe while a chat runs."""
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        clock: Clock,
+        load: LoadOptions | None = None,
+        pause_s: Callable[[], float] | None = None,
+    ) -> None:
+        """Connect to nothing yet. Raises UserError when `base_url` is no http(s) address."""
+        self._base = _parse_base(base_url)
+        self._model = model
+        self._clock = clock
+        self._load = {
+            name: value
+            for name, value in asdict(load or LoadOptions()).items()
+            if value is not None
+        }
+        self._pause_s = pause_s or (lambda: random.SystemRandom().uniform(*RETRY_S))
+        self._chat_link = Link(clock)
+        # A server that takes one connection at a time must not be held by an idle probe.
+        self._probe_link = Link(clock, keep_alive=False)
+        self._traits: dict[str, _Traits] = {}
+        self._prompt_tps = SLOWEST_PROMPT_TPS
+
+    def chat(self, request: ChatRequest, cancel: Callable[[], bool] = never) -> ChatResult:
+        """Ask and wait, at most the deadline and one second; see ChatModel.chat."""
+        started = self._clock.monotonic()
+        patience = Patience(
+            self._clock,
+            deadline=started + request.deadline_s,
+            cancel=cancel,
+            first_s=self._first_token_budget_s(request),
+            next_s=NEXT_TOKEN_S,
+        )
+        result = self._attempt(request, patience)
+        if result.outcome in RETRIED and result.first_token_ms is None and self._pause(patience):
+            log.warning(
+                "model_call_retried",
+                model=request.model,
+                outcome=str(result.outcome),
+                error=result.error,
+            )
+            result = self._attempt(request, patience)
+        if result.outcome not in {Outcome.OK, Outcome.CAPPED, Outcome.PARTIAL}:
+            # The server may have been replaced or the model pulled again: look anew next time.
+            self._traits.pop(request.model, None)
+        if result.prompt_tps:
+            self._prompt_tps = max(1.0, min(result.prompt_tps, self._prompt_tps * 4))
+        duration_s = (self._clock.monotonic() - started) / self._clock.scale
+        return replace(result, duration_ms=round(duration_s * 1000))
+
+    def probe(self) -> ProbeResult:
+        """Ask for the version, then for the installed models. Seconds at most."""
+        version = self._ask(self._probe_link, Call("GET", f"{self._base}/api/version"), QUICK_S)
+        if version.problem:
+            return ProbeResult(version.problem, f"{self._base}: {version.detail}")
+        if not isinstance(version.fields.get("version"), str):
+            return ProbeResult(ProbeState.BROKEN, f"{self._base}: no Ollama server answers there")
+        tags = self._ask(self._probe_link, Call("GET", f"{self._base}/api/tags"), QUICK_S)
+        if tags.problem:
+            return ProbeResult(tags.problem, f"{self._base}: {tags.detail}")
+        if _full_name(self._model) in set(_model_names(tags.fields)):
+            return ProbeResult(
+                ProbeState.READY, f"Ollama {version.fields['version']} at {self._base}"
+            )
+        return ProbeResult(
+            ProbeState.MISSING_MODEL,
+            f"{self._base} has no model {self._model}",
+            pull_command=f"ollama pull {self._model}",
+        )
+
+    def warm_up(
+        self, messages: Sequence[ChatMessage], cancel: Callable[[], bool] = never
+    ) -> ChatResult:
+        """Load the model and evaluate this prompt head, with the options of every other call."""
+        request = ChatRequest(self._model, messages, num_predict=1, deadline_s=WARM_UP_S)
+        return self.chat(request, cancel)
+
+    def close(self) -> None:
+        """Give up a running call and release the connections."""
+        self._chat_link.close()
+        self._probe_link.close()
+
+    def _attempt(self, request: ChatRequest, patience: Patience) -> ChatResult:
+        think = self._think_field(request, patience)
+        reading = _Reading(request, self._clock, may_leak=self._may_leak(request, think=think))
+        call = Call("POST", f"{self._base}/api/chat", self._payload(request, think=think))
+        status, body, ended = 0, b"", Ended(Ending.COMPLETE)
+        attempt = replace(patience)  # the end of one attempt may shorten its own copy
+        with closing(self._chat_link.exchange(call, attempt)) as events:
+            for event in events:
+                if isinstance(event, Head):
+                    status = event.status
+                elif isinstance(event, Ended):
+                    ended = event
+                elif status != 200:
+                    body = (body + event)[:MAX_ANSWER_BYTES]
+                elif reading.feed(event):
+                    break
+                elif reading.is_done:
+                    attempt.deadline = min(
+                        attempt.deadline, self._clock.monotonic() + AFTER_DONE_S * self._clock.scale
+                    )
+        if status in {0, 200}:
+            return reading.result(ended)
+        outcome, error = _refusal(status, body)
+        return ChatResult(outcome, model=request.model, error=error)
+
+    def _payload(self, request: ChatRequest, *, think: bool | None) -> dict[str, object]:
+        payload: dict[str, object] = {
+            "model": request.model,
+            "messages": [asdict(message) for message in request.messages],
+            "stream": True,
+            "options": {
+                **self._load,
+                **asdict(request.sampling),
+                "num_predict": request.num_predict,
+            },
+            # A number: the string "-1" is refused.
+            "keep_alive": -1,
+            # Left on, these drop the oldest text, the system prompt included, without a word.
+            "truncate": False,
+            "shift": False,
+        }
+        if think is not None:
+            payload["think"] = think
+        return payload
+
+    def _think_field(self, request: ChatRequest, patience: Patience) -> bool | None:
+        """Return what to send as `think`; None leaves the field out.
+
+        A model that can think takes an absent field as true. One that cannot think refuses true.
+        For one that only thinks, false would turn off just the parser, and the reasoning would
+        be the answer.
+        """
+        traits = self._traits_of(request.model, patience)
+        if not traits.can_think or (traits.only_thinks and not request.think):
+            return None
+        return bool(request.think)
+
+    def _traits_of(self, model: str, patience: Patience) -> _Traits:
+        if model not in self._traits:
+            seconds = min(SHOW_S * self._clock.scale, patience.left_s() / 2)
+            call = Call("POST", f"{self._base}/api/show", {"model": model})
+            answer = self._ask(self._chat_link, call, seconds, patience.cancel)
+            if answer.problem:
+                return _Traits(only_thinks=_is_named_thinking(model))
+            self._traits[model] = _traits(model, answer.fields)
+        return self._traits[model]
+
+    def _may_leak(self, request: ChatRequest, *, think: bool | None) -> bool:
+        """Say whether reasoning without an opening tag may stand in the text."""
+        traits = self._traits.get(request.model, _Traits())
+        return think is False or (not traits.can_think and _is_named_thinking(request.model))
+
+    def _first_token_budget_s(self, request: ChatRequest) -> float:
+        tokens = sum(utf8_len(message.content) for message in request.messages) / 3
+        return FIRST_TOKEN_S + LOAD_S + tokens / self._prompt_tps * 3
+
+    def _pause(self, patience: Patience) -> bool:
+        """Wait a moment before the retry; False when the caller or the deadline forbids it."""
+        pause_s = self._pause_s()
+        if patience.cancel() or patience.left_s() / self._clock.scale <= pause_s:
+            return False
+        Waker().wait_real(pause_s)
+        return not patience.cancel()
+
+    def _ask(
+        self, link: Link, call: Call, seconds: float, cancel: Callable[[], bool] = never
+    ) -> "_Answer":
+        """Make a quick call that answers with one JSON object."""
+        deadline = self._clock.monotonic() + seconds
+        patience = Patience(self._clock, deadline=deadline, cancel=cancel)
+        status, body, ended = 0, b"", Ended(Ending.COMPLETE)
+        with closing(link.exchange(call, patience)) as events:
+            for event in events:
+                if isinstance(event, Head):
+                    status = event.status
+                elif isinstance(event, Ended):
+                    ended = event
+                else:
+                    body += event
+                    if len(body) > MAX_ANSWER_BYTES:
+                        return _Answer({}, ProbeState.BROKEN, "the answer does not end")
+        return _quick_answer(status, body, ended)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A quick call's JSON object, or what was wrong."""
+
+    fields: Mapping[str, object]
+    problem: ProbeState | None = None
+    detail: str = ""
+
+
+class _Reading:
+    """A reply while it arrives: takes bytes, knows when enough has come, names the outcome."""
+
+    def __init__(self, request: ChatRequest, clock: Clock, *, may_leak: bool) -> None:
+        self._request = request
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._may_leak = may_leak
+        self._pending = b""
+        self._content = ""
+        self._first_token_ms: int | None = None
+        self._kept: str | None = None
+        self._malformed = ""
+        self._failure = ""
+        self._last: Mapping[str, object] = {}
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self._last)
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take what arrived; True when nothing more is wanted."""
+        *lines, self._pending = (self._pending + chunk).split(b"\n")
+        if len(self._pending) > MAX_LINE_BYTES:
+            self._malformed = "a line without end"
+        for line in lines:
+            self._take(line)
+            if self._is_over():
+                break
+        return self._is_over()
+
+    def result(self, ended: Ended) -> ChatResult:
+        """Settle what came, once nothing more comes."""
+        self._take_unended()
+        text = self._text()
+        outcome, error = self._outcome(text, ended)
+        figures = {name: value for name in _FIGURES if (value := _count(self._last.get(name)))}
+        reason = self._last.get("done_reason")
+        return ChatResult(
+            outcome,
+            text=text,
+            model=self._request.model,
+            prompt_tokens=figures.get("prompt_eval_count"),
+            completion_tokens=figures.get("eval_count"),
+            prompt_tps=_rate(figures, "prompt_eval"),
+            eval_tps=_rate(figures, "eval"),
+            first_token_ms=self._first_token_ms,
+            raw={**figures, "done_reason": reason[:40]} if isinstance(reason, str) else figures,
+            error=error,
+        )
+
+    def _take_unended(self) -> None:
+        """Take a last line without its newline, which error lines lack, unless it is cut off."""
+        if self._pending.strip() and not self._is_over() and not self.is_done:
+            if self._pending.startswith(b"{") and _parse_object(self._pending) is None:
+                self._malformed = "the answer was cut off in a line"
+            else:
+                self._take(self._pending)
+
+    def _text(self) -> str:
+        if self._kept is not None:
+            return self._kept
+        is_finished = self._last.get("done_reason") == "stop"
+        return visible_text(self._content) if is_finished or not self._thought_only() else ""
+
+    def _is_over(self) -> bool:
+        return bool(self._malformed or self._failure or self._kept is not None)
+
+    def _take(self, line: bytes) -> None:
+        if not line.strip() or self.is_done:
+            return
+        fields = _parse_object(line)
+        message = fields.get("message", {}) if fields else None
+        content = message.get("content", "") if isinstance(message, Mapping) else None
+        if fields is None or not isinstance(content, str):
+            self._malformed = "a line that is no chat answer: " + _quote(line)
+        elif "error" in fields:
+            self._failure = _error_text(fields)
+        elif not isinstance(fields.get("done"), bool):
+            self._malformed = "a line that is no chat answer: " + _quote(line)
+        else:
+            self._grow(content)
+            self._last = fields if fields["done"] else {}
+
+    def _grow(self, content: str) -> None:
+        if content and self._first_token_ms is None:
+            elapsed_s = (self._clock.monotonic() - self._started) / self._clock.scale
+            self._first_token_ms = round(elapsed_s * 1000)
+        self._content += content
+        if not self._thought_only(whole=False):
+            self._kept = keep_when_full(self._content, self._request.budget_bytes)
+
+    def _thought_only(self, *, whole: bool = True) -> bool:
+        """Say whether all of this may still be reasoning whose closing tag is to come.
+
+        Once the reply is whole, that is believed only of models called thinking: a hybrid one told
+        not to think has no tag at all.
+        """
+        suspect = self._may_leak and "</think" not in self._content
+        return suspect and (not whole or _is_named_thinking(self._request.model))
+
+    def _outcome(self, text: str, ended: Ended) -> tuple[Outcome, str]:
+        if ended.how is Ending.CANCELLED and not self.is_done:
+            return Outcome.CANCELLED, ended.detail
+        if self._failure:
+            return Outcome.BROKEN, self._failure
+        if self._kept is not None:
+            return Outcome.CAPPED, ""
+        if self.is_done:
+            return self._outcome_of_done(text), ""
+        error = self._malformed or ended.detail or "the answer ended without its last line"
+        if text:
+            return Outcome.PARTIAL, error
+        return _without_text(ended.how, malformed=bool(self._malformed)), error
+
+    def _outcome_of_done(self, text: str) -> Outcome:
+        reason = self._last.get("done_reason")
+        if not text and reason not in {"load", "unload"}:
+            return Outcome.EMPTY
+        return Outcome.CAPPED if reason == "length" else Outcome.OK
+
+
+def _without_text(how: Ending, *, malformed: bool) -> Outcome:
+    if how is Ending.UNREACHABLE:
+        return Outcome.UNREACHABLE
+    return Outcome.TIMEOUT if how is Ending.TIMEOUT and not malformed else Outcome.BROKEN
+
+
+def _refusal(status: int, body: bytes) -> tuple[Outcome, str]:
+    """Sort an answer other than 200 by what can be done about it."""
+    fields = _parse_object(body)
+    error = _error_text(fields) if fields else ""
+    detail = f"HTTP {status}: {error or _quote(body) or 'no text'}"
+    if status == 404 and error:
+        return Outcome.MISSING_MODEL, detail
+    if status in {429, 503}:
+        return Outcome.BUSY, detail
+    if (400 <= status < 500 and status != 404) or (status == 500 and error.startswith("option ")):
+        return Outcome.BAD_REQUEST, detail
+    return Outcome.BROKEN, detail
+
+
+def _quick_answer(status: int, body: bytes, ended: Ended) -> _Answer:
+    if ended.how is Ending.UNREACHABLE:
+        return _Answer({}, ProbeState.UNREACHABLE, ended.detail)
+    if ended.how is not Ending.COMPLETE:
+        # Connected and silent is no working server, whichever way it shows.
+        return _Answer({}, ProbeState.BROKEN, ended.detail or str(ended.how))
+    fields = _parse_object(body)
+    if status != 200 or fields is None:
+        return _Answer({}, ProbeState.BROKEN, f"HTTP {status}: {_quote(body) or 'no text'}")
+    return _Answer(fields)
+
+
+def _traits(model: str, fields: Mapping[str, object]) -> _Traits:
+    abilities = fields.get("capabilities")
+    template = fields.get("template")
+    can_think = isinstance(abilities, Sequence) and "thinking" in abilities
+    # A template that can be told not to think asks whether the field was set.
+    opens_always = (
+        isinstance(template, str) and "<think>" in template and "IsThinkSet" not in template
+    )
+    return _Traits(can_think, only_thinks=_is_named_thinking(model) or opens_always)
+
+
+def _is_named_thinking(model: str) -> bool:
+    return "thinking" in model.lower()
+
+
+def _full_name(model: str) -> str:
+    """Add the tag that the server implies."""
+    return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
+
+
+def _model_names(fields: Mapping[str, object]) -> Iterator[str]:
+    models = fields.get("models")
+    for entry in models if isinstance(models, list) else ():
+        if isinstance(entry, Mapping):
+            for key in ("name", "model"):
+                if isinstance(name := entry.get(key), str):
+                    yield _full_name(name)
+
+
+def _parse_object(body: bytes) -> Mapping[str, object] | None:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _error_text(fields: Mapping[str, object]) -> str:
+    """Return the words of an error; some come as JSON in a string."""
+    error = fields.get("error", "")
+    if isinstance(error, str) and error.startswith("{"):
+        inner = _parse_object(error.encode("utf-8", "replace"))
+        error = inner.get("error", error) if inner else error
+    if isinstance(error, Mapping):
+        error = error.get("message", "")
+    return clean_model_text(str(error)[:300]) or ("error" if "error" in fields else "")
+
+
+def _quote(body: bytes) -> str:
+    return clean_model_text(body[:120].decode("utf-8", "replace"))
+
+
+def _count(value: object) -> int | None:
+    is_real = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_COUNT
+    return value if is_real and isinstance(value, int) else None
+
+
+def _rate(figures: Mapping[str, int], name: str) -> float | None:
+    """Tokens a second; durations are nanoseconds and a field that is zero is left out."""
+    count, nanoseconds = figures.get(f"{name}_count"), figures.get(f"{name}_duration")
+    return round(count / nanoseconds * 1e9, 2) if count and nanoseconds else None
+
+
+def _parse_base(base_url: str) -> str:
+    """Return the address without its last slash."""
+    hint = "write it like http://localhost:11434"
+    text = base_url.strip()
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise UserError(f"OLLAMA_BASE_URL: {base_url!r} is no address ({error}); {hint}") from error
+    is_plain = not (parts.query or parts.fragment or any(c.isspace() for c in text))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or not is_plain:
+        raise UserError(f"OLLAMA_BASE_URL: {base_url!r} is no address; {hint}")
+    return text.rstrip("/")

@@ -1,0 +1,23 @@
+"""radio.json and agent.json: what each process says of itself. Whole files, replaced atomically."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meshllm.store import atomic
+
+
+def write(path: Path, facts: Mapping[str, object], *, modes: atomic.Modes) -> None:
+    """Replace a status file. Raises StoreWriteError; the old file stays whole."""
+    text = json.dumps(facts, ensure_ascii=False, indent=1, sort_keys=False) + "\n"
+    atomic.replace(path, [text.encode("utf-8", "replace")], modes=modes)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a status file; {} when it is missing or not a JSON object."""
+    try:
+        parsed = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,0 +1,310 @@
+"""Real radios through the official library: the only module that drives it. Decides no policy.
+
+What the library does wrong or leaves out is contained here: hidden reconnects, calls that hang,
+`sys.exit` in callbacks, weak references to listeners, a queueStatus without a topic.
+"""
+
+import io
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+from meshtastic import serial_interface, tcp_interface, util
+from meshtastic.protobuf import channel_pb2, config_pb2, mesh_pb2, portnums_pb2
+from pubsub import pub
+
+from meshllm.clock import Clock
+from meshllm.config import Link
+from meshllm.errors import LinkDownError, RadioBusyError
+from meshllm.radio import packets
+from meshllm.radio.base import (
+    Channel,
+    Emit,
+    KnownNode,
+    LinkKind,
+    LinkLost,
+    OutgoingText,
+    QueueStatus,
+    RadioInfo,
+)
+
+log = structlog.get_logger()
+
+TCP_CONNECT_S: Final = 5.0  #: a host that does not answer; the library has no limit of its own
+HANDSHAKE_S: Final = 45.0  #: above the library's own hard 30 s, so that it cleans up by itself
+SEND_S: Final = 10.0  #: a serial write sleeps 0.1 s; anything near this is a hang
+PROBE_S: Final = 10.0  #: heartbeat to queueStatus; measured well under 1 s on firmware
+CLOSE_S: Final = 3.0  #: after this the old threads are abandoned (they are daemons)
+DEFAULT_HOP_LIMIT: Final = 3  #: firmware default, for radios whose LoRa settings were not told
+_POLL_S: Final = 0.05
+
+T = TypeVar("T")
+
+
+def _within(limit_s: float, what: str, call: Callable[[], T]) -> T:
+    """Run a library call that may hang or exit, for at most `limit_s` real seconds.
+
+    Raises LinkDownError for every failure. A call that hangs is abandoned on its daemon thread.
+    """
+    done = threading.Event()
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - SystemExit included: the library calls sys.exit
+            failures.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name=f"radio {what}", daemon=True).start()
+    if not done.wait(limit_s):
+        raise LinkDownError(f"{what}: no return within {limit_s:g} s")
+    if failures:
+        failure = failures[0]
+        reason = str(failure) or type(failure).__name__
+        raise LinkDownError(f"{what}: {reason}") from failure
+    return results[0]
+
+
+class _Hooks:
+    """Mixed into the library's interfaces: reports what they keep to themselves."""
+
+    def __init__(self, emit: Emit, *args: object, **kwargs: object) -> None:
+        self.emit = emit
+        super().__init__(*args, **kwargs)
+
+    def _handleQueueStatusFromRadio(self, status: Any) -> None:  # noqa: N802 - the library's name
+        super()._handleQueueStatusFromRadio(status)  # type: ignore[misc] # the mixed-in class has it
+        self.emit(
+            QueueStatus(status.mesh_packet_id, status.res, free=status.free, maxlen=status.maxlen)
+        )
+
+    def _disconnected(self) -> None:
+        super()._disconnected()  # type: ignore[misc] # the mixed-in class has it
+        self.emit(LinkLost("the connection ended"))
+
+    def _handleFromRadio(self, frame: bytes) -> None:  # noqa: N802 - the library's name
+        try:
+            super()._handleFromRadio(frame)  # type: ignore[misc] # the mixed-in class has it
+        except DecodeError as error:
+            # The library drops the whole packet when an inner payload is malformed and prints
+            # a traceback; the frame is worth one event and nothing more.
+            log.warning("packet_undecodable", reason=str(error), size=len(frame))
+
+
+class _Tcp(_Hooks, tcp_interface.TCPInterface):  # type: ignore[misc]
+    """TCP without the library's own reconnect, which loses packets and tells nobody."""
+
+    def myConnect(self) -> None:  # noqa: N802 - the library's name
+        self.socket = socket.create_connection(
+            (self.hostname, self.portNumber), timeout=TCP_CONNECT_S
+        )
+        self.socket.settimeout(None)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def _reconnect(self) -> None:
+        raise ConnectionError("the radio closed the connection")
+
+
+class _Serial(_Hooks, serial_interface.SerialInterface):  # type: ignore[misc]
+    """Serial as the library has it; it does not reconnect by itself."""
+
+
+def _on_receive(packet: Mapping[str, object], interface: object) -> None:
+    """Pass every packet to the radio it came from. Runs on the library's publishing thread."""
+    if not isinstance(interface, _Hooks):
+        return
+    event = packets.parse(packet)
+    if event is None:
+        log.warning("packet_malformed", reason="no sender", to=packet.get("to"))
+        return
+    interface.emit(event)
+
+
+@cache
+def _subscribe() -> None:
+    """Listen once per process, before the first connect: a radio delivers what it kept at once."""
+    pub.subscribe(_on_receive, "meshtastic.receive")
+
+
+def serial_ports() -> list[str]:
+    """Ports that may be a radio: the library's list of known USB vendors."""
+    with redirect_stdout(io.StringIO()):
+        return [str(port) for port in util.findPorts(True)]
+
+
+class DeviceRadio:
+    """One connection through the official library (see radio.base.Radio)."""
+
+    def __init__(self, link: Link, emit: Emit, *, clock: Clock) -> None:
+        """Prepare a connection; nothing is opened before `connect`."""
+        self.kind: LinkKind = link.kind
+        self._link = link
+        self._emit = emit
+        self._clock = clock
+        self._interface: Any = None
+        self._closing = False
+        self._statuses = threading.Condition()
+        self._status_count = 0
+
+    def connect(self) -> RadioInfo:
+        """Connect and read the configuration. Raises LinkDownError; up to 45 s on a mute radio."""
+        _subscribe()
+        self._interface = _within(HANDSHAKE_S, "connect", self._open)
+        try:
+            return _describe(self._interface)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LinkDownError(f"connect: unusable configuration ({error!r})") from error
+
+    def send(self, text: OutgoingText) -> None:
+        """Hand one text over. Raises RadioBusyError when the radio's queue stays full."""
+        interface = self._live()
+        self._wait_for_room(interface)
+        packet = mesh_pb2.MeshPacket()
+        # Own number as sender: without it the firmware addresses its rate-limit NAK to node 0.
+        setattr(packet, "from", interface.myInfo.my_node_num)
+        packet.id = text.packet_id
+        packet.channel = text.channel_index
+        packet.decoded.portnum = portnums_pb2.PortNum.TEXT_MESSAGE_APP
+        packet.decoded.payload = text.text.encode()
+        if text.reply_id:
+            packet.decoded.reply_id = text.reply_id
+        hop_limit = interface.localNode.localConfig.lora.hop_limit or DEFAULT_HOP_LIMIT
+        _within(
+            SEND_S,
+            "send",
+            lambda: interface._sendPacket(
+                packet, text.to, wantAck=text.want_ack, hopLimit=hop_limit
+            ),
+        )
+
+    def probe(self) -> None:
+        """Send a heartbeat and wait for the queueStatus that answers it."""
+        interface = self._live()
+        with self._statuses:
+            before = self._status_count
+        _within(SEND_S, "heartbeat", interface.sendHeartbeat)
+        with self._statuses:
+            answered = self._statuses.wait_for(
+                lambda: self._status_count > before, timeout=PROBE_S / self._clock.scale
+            )
+        if not answered:
+            raise LinkDownError(f"no answer to a heartbeat within {PROBE_S:g} s")
+
+    def close(self) -> None:
+        """Close on a helper thread, releasing a send that waits for room in the radio's queue."""
+        self._closing = True
+        interface, self._interface = self._interface, None
+        if interface is None:
+            return
+        interface.queue.clear()
+        interface.queueStatus = None
+        with suppress(LinkDownError):
+            _within(CLOSE_S, "close", interface.close)
+
+    def _open(self) -> Any:
+        timeout_s = int(HANDSHAKE_S)
+        if self._link.kind == "tcp":
+            return _Tcp(
+                self._report, self._link.target, portNumber=self._link.port, timeout=timeout_s
+            )
+        if self._link.kind == "serial":
+            return _Serial(self._report, devPath=self._serial_path(), timeout=timeout_s)
+        raise LinkDownError(f"{self._link}: this kind of link is not supported yet")
+
+    def _serial_path(self) -> str:
+        if self._link.target != "auto":
+            if not Path(self._link.target).exists():
+                found = ", ".join(serial_ports()) or "none"
+                raise LinkDownError(f"no such device {self._link.target} (radios seen: {found})")
+            return self._link.target
+        ports = serial_ports()
+        if not ports:
+            raise LinkDownError("no radio on any serial port")
+        if len(ports) > 1:
+            raise LinkDownError(f"several serial radios, name one of them: {', '.join(ports)}")
+        return ports[0]
+
+    def _report(self, event: object) -> None:
+        if isinstance(event, LinkLost) and self._closing:
+            return
+        if isinstance(event, QueueStatus):
+            with self._statuses:
+                self._status_count += 1
+                self._statuses.notify_all()
+        self._emit(event)  # type: ignore[arg-type]
+
+    def _live(self) -> Any:
+        interface = self._interface
+        if interface is None or not interface.isConnected.is_set():
+            raise LinkDownError("not connected")
+        return interface
+
+    def _wait_for_room(self, interface: Any) -> None:
+        """The library would wait for ever on a full queue; a heartbeat asks for a fresh count."""
+        status = interface.queueStatus
+        if status is not None and status.free <= 0:
+            self.probe()
+            if interface.queueStatus.free <= 0:
+                raise RadioBusyError("the radio's send queue is full")
+
+
+def _describe(interface: Any) -> RadioInfo:
+    config = interface.localNode.localConfig.lora
+    number = int(interface.myInfo.my_node_num)
+    user = (interface.nodesByNum or {}).get(number, {}).get("user", {})
+    metadata = getattr(interface, "metadata", None)
+    presets = config_pb2.Config.LoRaConfig.ModemPreset
+    regions = config_pb2.Config.LoRaConfig.RegionCode
+    return RadioInfo(
+        number=number,
+        short_name=packets.name(user.get("shortName")),
+        long_name=packets.name(user.get("longName")),
+        firmware=packets.name(getattr(metadata, "firmware_version", "")),
+        region=_enum_name(regions, config.region),
+        preset=_enum_name(presets, config.modem_preset) if config.use_preset else "",
+        hop_limit=config.hop_limit or DEFAULT_HOP_LIMIT,
+        channels=tuple(_channels(interface)),
+        nodes=tuple(_nodes(interface)),
+    )
+
+
+def _enum_name(enum: Any, value: int) -> str:
+    try:
+        return str(enum.Name(value))
+    except ValueError:
+        return str(value)
+
+
+def _channels(interface: Any) -> list[Channel]:
+    roles = channel_pb2.Channel.Role
+    return [
+        Channel(index=c.index, name=c.settings.name, role=_enum_name(roles, c.role))
+        for c in interface.localNode.channels or ()
+        if c.role != roles.DISABLED
+    ]
+
+
+def _nodes(interface: Any) -> list[KnownNode]:
+    known = []
+    for number, node in list((interface.nodesByNum or {}).items()):
+        user = node.get("user") or {}
+        heard = node.get("lastHeard")
+        known.append(
+            KnownNode(
+                number=int(number),
+                short_name=packets.name(user.get("shortName")),
+                long_name=packets.name(user.get("longName")),
+                last_heard=heard if isinstance(heard, int) else None,
+            )
+        )
+    return known

@@ -1,0 +1,160 @@
+"""Parse the radio library's packet dictionaries into events. Pure; trusts no field to be there."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from meshllm.radio.base import (
+    Envelope,
+    OtherHeard,
+    PacketEvent,
+    PositionHeard,
+    RoutingHeard,
+    TelemetryHeard,
+    TextHeard,
+    UndecodableHeard,
+    UserHeard,
+)
+
+MAX_NAME_CHARS: Final = 64  #: longest node name kept; the protocol allows 39 bytes
+_SNR_RANGE_DB: Final = (-64.0, 64.0)
+_RSSI_RANGE_DBM: Final = (-200, 20)
+_METRIC_GROUPS: Final = (
+    "deviceMetrics",
+    "environmentMetrics",
+    "airQualityMetrics",
+    "powerMetrics",
+    "localStats",
+)
+
+
+def parse(packet: Mapping[str, object]) -> PacketEvent | None:
+    """Turn one packet into an event; None when not even a sender can be read."""
+    envelope = _envelope(packet)
+    if envelope is None:
+        return None
+    decoded = packet.get("decoded")
+    if not isinstance(decoded, Mapping):
+        return UndecodableHeard(envelope)
+    port = str(decoded.get("portnum", "UNKNOWN_APP"))
+    reader = _READERS.get(port)
+    event = reader(envelope, decoded) if reader else None
+    return event or OtherHeard(envelope, port)
+
+
+def _envelope(packet: Mapping[str, object]) -> Envelope | None:
+    sender = _whole(packet.get("from"))
+    if not sender:
+        return None
+    snr = _number(packet.get("rxSnr"))
+    rssi = _whole(packet.get("rxRssi"))
+    if rssi is not None and snr is None:
+        snr = 0.0  # the library leaves out a value of exactly zero
+    return Envelope(
+        sender=sender & 0xFFFFFFFF,
+        to=(_whole(packet.get("to")) or 0) & 0xFFFFFFFF,
+        packet_id=(_whole(packet.get("id")) or 0) & 0xFFFFFFFF,
+        channel_index=_bounded(_whole(packet.get("channel")), 0, 255) or 0,
+        snr_db=snr if snr is not None and _SNR_RANGE_DB[0] <= snr <= _SNR_RANGE_DB[1] else None,
+        rssi=_bounded(rssi, *_RSSI_RANGE_DBM),
+        hop_start=_bounded(_whole(packet.get("hopStart")), 0, 7),
+        hop_limit=_bounded(_whole(packet.get("hopLimit")), 0, 7),
+        via_mqtt=packet.get("viaMqtt") is True,
+        pki=packet.get("pkiEncrypted") is True,
+        rx_time=_whole(packet.get("rxTime")),
+    )
+
+
+def _text(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent:
+    payload = decoded.get("payload")
+    raw = payload if isinstance(payload, bytes) else str(decoded.get("text", "")).encode()
+    try:
+        text, broken = raw.decode(), None
+    except UnicodeDecodeError:
+        text, broken = raw.decode(errors="replace"), raw
+    return TextHeard(
+        envelope,
+        text,
+        reply_id=_whole(decoded.get("replyId")) or 0,
+        emoji=_whole(decoded.get("emoji")) or 0,
+        raw=broken,
+    )
+
+
+def _position(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent | None:
+    position = decoded.get("position")
+    if not isinstance(position, Mapping):
+        return None
+    latitude, longitude = _number(position.get("latitude")), _number(position.get("longitude"))
+    valid = (
+        latitude is not None
+        and longitude is not None
+        and -90 <= latitude <= 90
+        and -180 <= longitude <= 180
+    )
+    return PositionHeard(
+        envelope,
+        latitude=latitude if valid else None,
+        longitude=longitude if valid else None,
+        altitude_m=_bounded(_whole(position.get("altitude")), -500, 60_000),
+        precision_bits=_bounded(_whole(position.get("precisionBits")), 0, 32),
+    )
+
+
+def _telemetry(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent | None:
+    telemetry = decoded.get("telemetry")
+    if not isinstance(telemetry, Mapping):
+        return None
+    groups: dict[str, dict[str, float]] = {}
+    for group in _METRIC_GROUPS:
+        metrics = telemetry.get(group)
+        if isinstance(metrics, Mapping):
+            values = {str(name): _number(value) for name, value in metrics.items()}
+            groups[group] = {name: value for name, value in values.items() if value is not None}
+    return TelemetryHeard(envelope, groups)
+
+
+def _user(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent | None:
+    user = decoded.get("user")
+    if not isinstance(user, Mapping):
+        return None
+    return UserHeard(envelope, name(user.get("shortName")), name(user.get("longName")))
+
+
+def _routing(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent | None:
+    request_id = _whole(decoded.get("requestId"))
+    if not request_id:
+        return None
+    routing = decoded.get("routing")
+    body = routing if isinstance(routing, Mapping) else {}
+    if "routeRequest" in body or "routeReply" in body:
+        return None
+    return RoutingHeard(envelope, request_id & 0xFFFFFFFF, str(body.get("errorReason", "NONE")))
+
+
+_READERS: Final = {
+    "TEXT_MESSAGE_APP": _text,
+    "POSITION_APP": _position,
+    "TELEMETRY_APP": _telemetry,
+    "NODEINFO_APP": _user,
+    "ROUTING_APP": _routing,
+}
+
+
+def name(value: object) -> str:
+    """Cut a claimed name to a bearable length; '' for anything that is no text."""
+    return value[:MAX_NAME_CHARS] if isinstance(value, str) else ""
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    number = float(value)
+    return number if abs(number) < 1e12 else None  # also drops NaN and the infinities
+
+
+def _bounded(value: int | None, low: int, high: int) -> int | None:
+    return value if value is not None and low <= value <= high else None

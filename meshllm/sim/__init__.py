@@ -1,0 +1,1 @@
+"""A simulated mesh behind the real wire protocol. Shares no code with the radio adapter."""

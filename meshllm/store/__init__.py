@@ -1,0 +1,1 @@
+"""The file bus: whole-file replacement, sidecar locks, tables, quarantine, watching."""

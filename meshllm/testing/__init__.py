@@ -1,0 +1,1 @@
+"""Fakes that ship with the program, complete enough to refuse what the real thing refuses."""

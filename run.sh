@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Set up, start, supervise, try out and test Meshtastic-LLM. What can be decided in Python is decided there.
+set -u
+cd "$(dirname "$(readlink -f "$0")")" || exit 1
+
+VENV=.venv
+PY=$VENV/bin/python
+CONFIG_EXIT=4
+RUNNING_EXIT=5
+USAGE_EXIT=2
+
+usage() {
+  cat <<'TEXT'
+usage: ./run.sh [command]
+
+  (none)             set up if needed, start bridge and agent, restart what fails; Ctrl-C stops both
+  demo               the same two processes on a simulated mesh: type as a mesh user, read the answers
+  demo --say "TEXT"  send one DM and print the answer as the far radio received it
+                     (exit 0; 3: no answer within --timeout, 180 s)
+  setup              make .venv and install what requirements.lock names
+  test               format, lint, types, import contracts, tests
+  bench              measure; results go to docs/explanation/performance.md
+  soak               the long kill test
+  config|sim|…       any verb of `python -m meshllm` (see: python -m meshllm --help)
+  --help             this text
+
+Settings: config.yaml, .env or the environment (docs/reference/config.md).
+TEXT
+}
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null 2>&1 &&
+      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      echo "$candidate"
+      return 0
+    fi
+  done
+  echo "error: no Python 3.11 to 3.13 found (on Debian: sudo apt install python3 python3-venv)" >&2
+  return 1
+}
+
+# setup LOCKFILE…: install the given lock files unless this very content is installed already.
+setup() {
+  local stamp want python
+  want=$(cat "$@" | cksum)
+  stamp=$VENV/.installed
+  if [ -x "$PY" ] && grep -qxF "$want" "$stamp" 2>/dev/null; then
+    return 0
+  fi
+  if [ ! -x "$PY" ]; then
+    python=$(find_python) || return $CONFIG_EXIT
+    echo "setting up $VENV with $python …" >&2
+    "$python" -m venv "$VENV" >&2 || {
+      echo "error: cannot make a virtual environment (on Debian: sudo apt install python3-venv)" >&2
+      return $CONFIG_EXIT
+    }
+  fi
+  local args=() file
+  for file in "$@"; do args+=(-r "$file"); done
+  "$PY" -m pip install --quiet --disable-pip-version-check "${args[@]}" >&2 || {
+    echo "error: installing failed; is the package index reachable? (try again: ./run.sh setup)" >&2
+    return $CONFIG_EXIT
+  }
+  echo "$want" >>"$stamp"
+}
+
+setup_core() { setup requirements.lock; }
+setup_dev() { setup requirements.lock requirements-dev.lock; }
+
+# supervise NAME COMMAND…: run, and run again with growing pauses, until stopped or told not to.
+supervise() {
+  local name=$1 pause=1 child=0 status started
+  shift
+  trap '[ "$child" -ne 0 ] && kill -TERM "$child" 2>/dev/null; stopping=1' TERM INT
+  local stopping=0
+  while :; do
+    started=$SECONDS
+    "$@" &
+    child=$!
+    wait "$child"
+    status=$?
+    while kill -0 "$child" 2>/dev/null; do
+      wait "$child"
+      status=$?
+    done
+    child=0
+    [ "$stopping" -eq 1 ] && return 0
+    case $status in
+      0) return 0 ;;
+      "$CONFIG_EXIT" | "$RUNNING_EXIT" | "$USAGE_EXIT") return "$status" ;;
+    esac
+    [ $((SECONDS - started)) -gt 60 ] && pause=1
+    echo "run.sh: $name ended with $status; starting it again in $pause s" >&2
+    sleep "$pause" &
+    child=$!
+    wait "$child"
+    child=0
+    [ "$stopping" -eq 1 ] && return 0
+    pause=$((pause * 2 > 60 ? 60 : pause * 2))
+  done
+}
+
+start() {
+  setup_core || return $?
+  "$PY" -m meshllm start-check || return $?
+  supervise bridge "$PY" meshtastic_bridge.py "$@" &
+  local bridge=$!
+  supervise agent "$PY" ai_agent.py "$@" &
+  local agent=$! status=0 first
+  trap 'kill -TERM "$bridge" "$agent" 2>/dev/null' TERM INT
+  wait -n "$bridge" "$agent"
+  first=$?
+  kill -TERM "$bridge" "$agent" 2>/dev/null
+  for pid in "$bridge" "$agent"; do
+    wait "$pid"
+    status=$?
+    while kill -0 "$pid" 2>/dev/null; do
+      wait "$pid"
+      status=$?
+    done
+    [ "$status" -ne 0 ] && [ "$status" -lt 128 ] && first=$status
+  done
+  [ "$first" -ge 128 ] && first=0
+  return "$first"
+}
+
+run_tests() {
+  setup_dev || return $?
+  local failed=0
+  "$VENV/bin/ruff" format --check . || failed=1
+  "$VENV/bin/ruff" check . || failed=1
+  "$VENV/bin/mypy" || failed=1
+  "$VENV/bin/lint-imports" || failed=1
+  "$PY" -m pytest "$@" || failed=1
+  return $failed
+}
+
+command=${1:-start}
+[ $# -gt 0 ] && shift
+case $command in
+  start) start "$@" ;;
+  setup) setup_core ;;
+  test) run_tests "$@" ;;
+  bench) setup_dev && exec "$PY" -m benchmarks "$@" ;;
+  soak) setup_dev && exec "$PY" -m pytest -m slow tests/system "$@" ;;
+  -h | --help | help) usage ;;
+  --config | --config=*) start "$command" "$@" ;;
+  *) setup_core && exec "$PY" -m meshllm "$command" "$@" ;;
+esac

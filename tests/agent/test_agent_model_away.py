@@ -1,0 +1,170 @@
+"""What happens to questions while the model cannot answer."""
+
+import itertools
+import json
+
+import pytest
+
+from meshllm.config import Settings
+from meshllm.llm.base import ChatResult, Outcome, ProbeResult, ProbeState
+from tests.agent.conftest import ALICE, BOB, World
+
+AWAY = ProbeResult(ProbeState.UNREACHABLE, "connection refused")
+BACK = ProbeResult(ProbeState.READY, "there")
+
+
+def test_an_unreachable_model_gives_one_notice_and_an_answer_once_it_is_back(world: World) -> None:
+    world.model.script = ChatResult(Outcome.UNREACHABLE, error="refused")
+    world.model.probe_result = AWAY
+    question = world.hear("hi", channel_index=1)
+    world.idle()
+    world.pass_time(200)
+
+    (notice,) = world.ours()
+    assert notice.content == (
+        "The language model is offline. Your question is kept for 60 min and answered if it "
+        "returns. Messages are still heard and stored."
+    )
+    assert (notice.reply_to_id, notice.direction) == ("", "queued")
+    assert notice.meta == {
+        "kind": "notice",
+        "notice": "offline",
+        "notice_for": question.message_id,
+        "channel_index": 1,
+    }
+
+    world.model.script, world.model.probe_result = "Here.", BACK
+    world.pass_time(61)
+
+    assert world.said()[1:] == ["Here."]
+    assert world.ours()[1].reply_to_id == question.message_id
+
+
+def test_a_model_that_is_away_is_not_called_for_every_question(world: World) -> None:
+    world.model.probe_result = AWAY
+    world.idle()
+    world.hear("hi")
+    world.hear("hi", key=BOB)
+
+    world.idle()
+
+    assert world.model.requests == []
+    assert (len(world.ours(ALICE)), len(world.ours(BOB))) == (1, 1)
+
+
+def test_the_notice_is_given_once_over_restarts(world: World) -> None:
+    world.model.probe_result = AWAY
+    world.model.script = ChatResult(Outcome.UNREACHABLE, error="refused")
+    world.hear("hi")
+    for _ in range(3):
+        world.idle()
+        world.stop()
+
+    assert len(world.ours()) == 1
+
+
+def test_probes_back_off_to_a_minute(world: World) -> None:
+    probes: list[float] = []
+    real = world.model.probe
+
+    def probe() -> ProbeResult:
+        probes.append(world.clock.monotonic())
+        return real()
+
+    world.model.probe = probe  # type: ignore[method-assign]
+    world.model.probe_result = AWAY
+    world.settings = Settings(ai_poll_interval_ms=500)
+    world.idle()
+    for _ in range(300):
+        world.clock.advance(1)
+        world.idle()
+
+    gaps = [round(b - a) for a, b in itertools.pairwise(probes)]
+    assert gaps == [5, 10, 20, 40, 60, 60, 60]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BUSY, Outcome.MISSING_MODEL])
+def test_a_model_that_never_took_the_question_costs_no_attempt(
+    world: World, outcome: Outcome
+) -> None:
+    world.model.script = ChatResult(outcome, error="no")
+    world.hear("hi")
+    world.idle()
+    world.pass_time(600)
+    assert [row.meta["kind"] for row in world.ours()] == ["notice"]
+
+    world.model.script = "Here."
+    world.pass_time(61)
+
+    assert world.said()[1:] == ["Here."]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TIMEOUT, Outcome.BROKEN, Outcome.PARTIAL])
+def test_three_failed_calls_end_in_an_honest_reply(world: World, outcome: Outcome) -> None:
+    world.model.script = ChatResult(outcome, error="no")
+    question = world.hear("hi")
+    world.idle()
+    world.pass_time(600)
+
+    assert [row.meta["kind"] for row in world.ours()] == ["notice", "reply"]
+    assert world.said()[1] == "I cannot answer that now."
+    assert world.ours()[1].reply_to_id == question.message_id
+    assert len(world.model.requests) == 3
+    assert [json.loads(row.meta_json)["outcome"] for row in world.prompts()] == [outcome.value] * 3
+
+
+def test_attempts_are_counted_over_restarts(world: World) -> None:
+    world.model.script = ChatResult(Outcome.BROKEN, error="no")
+    world.hear("hi")
+    for _ in range(5):
+        world.idle()
+        world.crash()
+        world.clock.advance(1)
+
+    assert len(world.model.requests) == 3
+    assert [row.meta["kind"] for row in world.ours()] == ["notice", "reply"]
+
+
+def test_a_failed_call_is_logged_with_its_reason(world: World) -> None:
+    world.model.script = ChatResult(Outcome.BROKEN, error="unexpected EOF")
+    world.hear("hi")
+
+    world.idle()
+
+    (row,) = world.prompts()
+    meta = json.loads(row.meta_json)
+    assert (meta["outcome"], meta["reason"], row.response_message_id) == (
+        "broken",
+        "unexpected EOF",
+        "",
+    )
+    assert len(world.pages()) == 1
+
+
+def test_the_change_of_the_model_is_told_at_once_in_agent_json(world: World) -> None:
+    world.idle()
+    world.model.script = ChatResult(Outcome.UNREACHABLE, error="refused")
+    world.hear("hi")
+
+    world.idle()
+
+    told = json.loads(world.layout.agent_status.read_text())
+    assert told["model"] == {
+        "state": "offline",
+        "detail": "refused",
+        "name": world.settings.ollama_model_instruct,
+    }
+    assert told["queue"] == 1
+
+
+def test_a_model_that_crashes_the_call_counts_as_broken(world: World) -> None:
+    def crash(_request: object) -> str:
+        raise RuntimeError("bug")
+
+    world.model.script = crash
+    world.hear("hi")
+
+    world.idle()
+
+    assert world.count("model_call_crashed") == 1
+    assert [row.meta["kind"] for row in world.ours()] == ["notice"]
