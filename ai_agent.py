@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 from meshllm.agent.process import build_agent
-
 from meshllm.app import main
 
 if __name__ == "__main__":

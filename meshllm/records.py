@@ -47,6 +47,16 @@ class Record:
             for name in cls.columns()
         )
 
+    @classmethod
+    @cache
+    def _numbers(cls) -> tuple[tuple[int, str], ...]:
+        return tuple((i, kind) for i, kind in enumerate(cls.kinds()) if kind != "str")
+
+    @classmethod
+    @cache
+    def _required(cls) -> tuple[int, ...]:
+        return tuple(i for i, name in enumerate(cls.columns()) if name in cls.REQUIRED)
+
     @property
     def key(self) -> tuple[str, ...]:
         """What makes this row the same row after a change."""
@@ -63,15 +73,16 @@ class Record:
         if len(cells) != len(columns):
             message = f"{len(cells)} cells instead of {len(columns)}"
             raise BadCellError(message)
-        values: list[object] = []
-        for name, kind, cell in zip(columns, cls.kinds(), cells, strict=True):
+        values: list[object] = list(cells)
+        for index, kind in cls._numbers():
             try:
-                values.append(_value(kind, cell))
+                values[index] = _value(kind, cells[index])
             except ValueError as error:
-                message = f"{name}: not a {kind}"
+                message = f"{columns[index]}: not a {kind}"
                 raise BadCellError(message) from error
-            if not cell and name in cls.REQUIRED:
-                message = f"{name}: empty"
+        for index in cls._required():
+            if not cells[index]:
+                message = f"{columns[index]}: empty"
                 raise BadCellError(message)
         row = cls(*values)
         row.check()
@@ -86,6 +97,8 @@ def _members(hint: object) -> tuple[object, ...]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value
     if value is None:
         return ""
     if isinstance(value, float):

@@ -33,12 +33,13 @@ class Deliveries:
             self._kept.append(delivery)
 
     def retry(self) -> None:
-        """Try again what is due."""
+        """Try again what is due, up to the first that fails: each may wait for a lock."""
         now = self._clock.monotonic()
         due = [delivery for delivery in self._kept if delivery.backoff.due <= now]
         for delivery in due:
+            if not self._commit(delivery):
+                return
             self._kept.remove(delivery)
-            self.finish(delivery)
 
     def next_due(self) -> float | None:
         """Monotonic time of the next try; None when nothing waits."""

@@ -84,6 +84,7 @@ class Heartbeat:
         self._due = 0.0
         self._told: tuple[str, str] | None = None
         self._has_failed = False
+        self._has_swept = False
         self._started_at = utc_text(clock.utc())
         self.previous_at = str(status.read(self._path).get("heartbeat_at", ""))
 
@@ -99,6 +100,7 @@ class Heartbeat:
             return self._due - now
         self._due, self._told = now + BEAT_S, told
         try:
+            self._sweep()
             status.write(self._path, self._facts(health, waiting, is_last), modes=self._modes)
             self._has_failed = False
         except TransientError as error:
@@ -106,6 +108,12 @@ class Heartbeat:
                 log.warning("heartbeat_failed", error=str(error), consequence="status is stale")
             self._has_failed = True
         return BEAT_S
+
+    def _sweep(self) -> None:
+        """Remove what a killed agent left half written; the process lock makes us the only one."""
+        if not self._has_swept:
+            self._has_swept = True
+            atomic.sweep(self._path.parent, self._path.name)
 
     def _facts(self, health: Health, waiting: int, is_last: bool) -> dict[str, object]:
         return {

@@ -26,7 +26,7 @@ def offline_text(outcome: str, keep_s: float) -> str:
 def _span(seconds: float) -> str:
     if seconds < 60:
         return f"{max(1, int(seconds))} s"
-    return f"{int(seconds // 60)} min" if seconds < 7200 else f"{int(seconds // 3600)} h"
+    return f"{round(seconds / 60)} min" if seconds < 7200 else f"{round(seconds / 3600)} h"
 
 
 def notice_row(

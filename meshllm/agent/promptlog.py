@@ -19,13 +19,15 @@ from meshllm.clock import Clock, parse_utc
 from meshllm.errors import DamagedFileError, StoreWriteError
 from meshllm.layout import Layout
 from meshllm.records import Message, PromptRow
-from meshllm.store import atomic
+from meshllm.store import atomic, locks
 from meshllm.store.table import Table
 
 log = structlog.get_logger()
 
 #: Older pages are taken as settled; reading thousands of them would delay every start.
 RECOVERY_WINDOW_S: Final = 48 * 3600.0
+#: Questions whose calls are kept in memory; older ones have been answered or have expired.
+MAX_REMEMBERED: Final = 2000
 _PAGE_HEAD_CHARS: Final = 262_144  #: far more than our longest front matter
 Key = tuple[str, str, str, str, str]
 
@@ -66,6 +68,7 @@ class FilePromptLog:
         self._layout = layout
         self._clock = clock
         self._modes = modes
+        self._lock_timeout_s = lock_timeout_s
         self._table = Table(layout.prompts_table, PromptRow, modes, lock_timeout_s)
         self._calls: dict[Key, list[Call]] = {}
         self._owed: dict[str, PromptRow] = {}  #: rows that prompts.csv did not take yet
@@ -74,6 +77,9 @@ class FilePromptLog:
         """Index the calls that may still matter, and give every recent page its row."""
         self._calls.clear()
         atomic.make_folders(self._layout.prompts_dir, modes=self._modes)
+        table = self._layout.prompts_table
+        with locks.hold(table, self._lock_timeout_s, mode=self._modes.lock):
+            atomic.sweep(self._layout.prompts_dir)
         snapshot = self._table.read()
         known = {row.prompt_id for row in snapshot.rows}
         oldest = self._clock.utc().timestamp() - RECOVERY_WINDOW_S
@@ -145,13 +151,19 @@ class FilePromptLog:
             str(meta.get("source_sender", "")),
             row.source_message_id,
         )
-        self._calls.setdefault(key, []).append(_call(row, meta))
+        _remember(self._calls, key, _call(row, meta))
 
 
 def _is_page(entry: "os.DirEntry[str]", oldest: float) -> bool:
     if not entry.name.endswith(".md") or entry.name.startswith("."):
         return False
     return entry.is_file() and entry.stat().st_mtime >= oldest
+
+
+def _remember(calls: dict[Key, list[Call]], key: Key, call: Call) -> None:
+    calls.setdefault(key, []).append(call)
+    if len(calls) > MAX_REMEMBERED:
+        calls.pop(next(iter(calls)))
 
 
 def _call(row: PromptRow, meta: Mapping[str, Any]) -> Call:
@@ -174,7 +186,7 @@ class NoPromptLog:
         sender = str(meta.get("source_sender", ""))
         key = (row.node_uid, row.thread_type, row.thread_key, sender, row.source_message_id)
         call = Call(row.prompt_id, (), bool(meta.get("attempt")))
-        self._calls.setdefault(key, []).append(call)
+        _remember(self._calls, key, call)
 
     def calls(self, key: Key) -> tuple[Call, ...]:
         """Return the calls of this run."""

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 MAX_DELIVERIES: Final = 4  #: answers waiting for the disk; beyond, no more questions are asked
 #: Real seconds to wait for a lock: a stuck process must not keep the agent from stopping in time.
-MAX_LOCK_WAIT_S: Final = 1.0
+MAX_LOCK_WAIT_S: Final = 0.5
 #: Outcomes that leave the question open until the model is back.
 _AWAY: Final = frozenset(
     {Outcome.BUSY, Outcome.MISSING_MODEL, Outcome.UNREACHABLE, Outcome.TIMEOUT, Outcome.BROKEN}

@@ -135,8 +135,10 @@ class ThreadBook:
             marked, self._marked = list(self._marked), {}
         looked = [self._look(path) for path in marked]
         deadline = self._clock.monotonic() + SLICE_S * self._clock.scale
-        while self._backlog and self._clock.monotonic() < deadline:
+        while self._backlog:
             looked.append(self._look(self._backlog.pop()))
+            if self._clock.monotonic() >= deadline:
+                break
         return [thread for thread in looked if thread is not None]
 
     def reread(self, thread: Thread) -> tuple[tuple[Message, ...], Standing] | None:

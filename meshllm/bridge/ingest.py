@@ -31,7 +31,9 @@ _STEPS: Final[Mapping[str, float]] = {
     "relative_humidity": 5,
     "barometric_pressure": 1,
 }
-_SKIPPED_METRICS: Final = frozenset({"uptimeSeconds", "channelUtilization", "airUtilTx", "time"})
+_SKIPPED_METRICS: Final = frozenset(
+    {"uptimeSeconds", "channelUtilization", "airUtilTx", "time", "batteryLevel"}
+)
 _NOISE: Final = frozenset(
     {"snr", "hops", "voltage", "altitude"}
 )  #: kept in the row, not in its hash
@@ -112,14 +114,11 @@ def telemetry_facts(heard: TelemetryHeard) -> dict[str, float]:
     if "batteryLevel" in device:
         facts["battery"] = min(round(device["batteryLevel"]), _EXTERNAL_POWER)
     for group, metrics in heard.groups.items():
-        if group == "localStats":
-            continue
-        facts |= {
-            _snake(metric): round(value, 3)
-            for metric, value in metrics.items()
-            if metric not in _SKIPPED_METRICS and metric != "batteryLevel"
-        }
-    return facts
+        if group != "localStats":
+            facts |= {
+                _snake(name): round(metrics[name], 3) for name in metrics.keys() - _SKIPPED_METRICS
+            }
+    return dict(sorted(facts.items()))
 
 
 def _snake(name: str) -> str:
@@ -133,9 +132,8 @@ def sighting(
     extras: dict[str, object] = dict(facts)
     if altitude_m is not None:
         extras["altitude"] = altitude_m
-    for name, value in (("snr", latest.snr_db), ("hops", latest.hops)):
-        if value is not None:
-            extras[name] = value
+    signal = {"snr": latest.snr_db, "hops": latest.hops}
+    extras |= {name: value for name, value in signal.items() if value is not None}
     row = Sighting(
         node_id=latest.node_id,
         latitude=latest.latitude,

@@ -37,6 +37,7 @@ class Up:
     """The radio is connected."""
 
     info: RadioInfo
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Heard:
     event: RadioEvent
     at: datetime
     up_s: float
+    session: int  #: which connection it came by
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Link:
         info = radio.connect()
         log.info("link_up", radio=self._name, node=f"!{info.number:08x}", session=self._session)
         self._last_cause = ""
-        self._deliver(Up(info))
+        self._deliver(Up(info, self._session))
         return self._serve(radio)
 
     def _serve(self, radio: Radio) -> _End:
@@ -174,7 +176,7 @@ class Link:
                 self._commands.put(_End(event.cause, session))
                 return
             up_s = round(self._clock.monotonic() / self._clock.scale, 3)
-            self._deliver(Heard(event, self._clock.utc(), up_s))
+            self._deliver(Heard(event, self._clock.utc(), up_s, session))
 
         return emit
 

@@ -160,8 +160,8 @@ class Registry:
                     self._latest_table, self._latest, self._dirty_latest, self._stored_latest
                 )
         except DamagedFileError:
-            for table in (self._nodes_table, self._latest_table):
-                quarantine.repair(table, self._tree.quarantine, self._clock)
+            quarantine.repair(self._nodes_table, self._tree.quarantine, self._clock)
+            quarantine.repair(self._latest_table, self._tree.quarantine, self._clock)
         except TransientError as error:
             self._next_flush = self._clock.monotonic() + FLUSH_INTERVAL_S
             self._urgent = False

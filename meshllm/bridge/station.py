@@ -49,6 +49,7 @@ STATUS_INTERVAL_S: Final = 60.0  #: heartbeat of radio.json
 SCAN_SLICE: Final = 20  #: thread files looked through between two looks at the radio
 CRASH_PAUSE_S: Final = 5.0
 MAX_BURST: Final = 200  #: events handled in one go
+MAX_EARLY: Final = 2000  #: packets held until the radio is known; it keeps at most 100 itself
 _WORK_MARKS: Final = (b"queued", b'""handed""', b'""relayed""')  #: rows with work hold one of these
 
 
@@ -105,6 +106,7 @@ class Station:
         self._bound: _Bound | None = None
         self._early: list[Heard] = []
         self._is_up = False
+        self._session = 0  #: the last connection whose radio is known
         self._up_at = 0.0
         self._link_cause = "starting"
         self._air: dict[str, float] = {}
@@ -161,7 +163,7 @@ class Station:
                 isinstance(event, Heard)
                 and isinstance(event.event, TextHeard)
                 and self._bound
-                and self._is_up
+                and event.session <= self._session
             ):
                 texts.append(self._arrival(event, event.event))
                 continue
@@ -183,7 +185,7 @@ class Station:
 
     def _handle(self, event: LinkEvent | _FileChanged | None) -> None:
         if isinstance(event, Up):
-            self._link_up(event.info)
+            self._link_up(event)
         elif isinstance(event, Down):
             self._link_down(event)
         elif isinstance(event, Heard):
@@ -193,7 +195,8 @@ class Station:
         elif isinstance(event, _FileChanged):
             self._file_changed(event.path)
 
-    def _link_up(self, info: RadioInfo) -> None:
+    def _link_up(self, event: Up) -> None:
+        info, self._session = event.info, event.session
         self._is_up, self._link_cause = True, ""
         self._up_at = self._clock.monotonic()
         if self._bound is None or self._bound.info.number != info.number:
@@ -267,11 +270,17 @@ class Station:
             if bound:
                 bound.outbox.queue_status(event)
             return
-        if bound is None or not self._is_up:
-            if len(self._early) < MAX_BURST:
-                self._early.append(heard)
+        if bound is None or heard.session > self._session:
+            self._hold(heard)
             return
         self._packet(bound, heard, event)  # type: ignore[arg-type]
+
+    def _hold(self, heard: Heard) -> None:
+        """Keep what a radio delivers before it has said which node it is."""
+        if len(self._early) < MAX_EARLY:
+            self._early.append(heard)
+        else:
+            log.error("packet_dropped", radio=self._settings.name, reason="too many before link up")
 
     def _packet(self, bound: _Bound, heard: Heard, event: PacketEvent) -> None:
         if isinstance(event, TextHeard):

@@ -19,7 +19,8 @@ from meshllm.errors import ExitCode, UserError
 from meshllm.layout import Layout, node_id
 from meshllm.observe import status
 from meshllm.records import Message
-from meshllm.sim.mesh import SimMesh, SimRadio
+from meshllm.sim.mesh import SimMesh
+from meshllm.sim.node import SimRadio
 from meshllm.sim.people import Heard, Person
 from meshllm.store.table import Table
 from meshllm.text import one_line, safe_for_terminal
@@ -105,7 +106,7 @@ def _start(script: str, world: World) -> subprocess.Popen[bytes]:
         "NODE_UID_STRATEGY": "auto",
     }
     with (world.folder / f"{script}.log").open("wb") as log_file:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - our own two scripts, no shell
             [sys.executable, str(ROOT / script)],
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -143,7 +144,7 @@ def _tail(path: Path) -> str:
 
 
 def _say_once(world: World, text: str, timeout_s: float) -> int:
-    """Send one DM; print each part as it is received. Notices that promise an answer are printed too."""
+    """Send one DM and print each part of the answer as the person's radio received it."""
     world.person.say(text, to=world.radio)
     waker = Waker()
     printed = 0
@@ -152,7 +153,7 @@ def _say_once(world: World, text: str, timeout_s: float) -> int:
     while world.clock.monotonic() < deadline:
         heard = world.person.heard[printed:]
         for message in heard:
-            click.echo(safe_for_terminal(one_line(message.text)))
+            click.echo(_shown(message))
             printed += 1
             if _is_complete(world.row_of(message), received):
                 return ExitCode.OK
@@ -202,7 +203,11 @@ def _show_heard(world: World, ended: threading.Event) -> None:
     while not ended.wait(_STEP_S):
         for message in world.person.heard[shown:]:
             shown += 1
-            size = len(message.text.encode())
             where = "DM" if message.is_dm else f"channel {message.channel}"
-            text = safe_for_terminal(one_line(message.text))
-            click.echo(f"  [{where}, {size} bytes] {text}")
+            click.echo(f"  [{where}, {len(message.payload)} bytes] {_shown(message)}")
+
+
+def _shown(message: Heard) -> str:
+    """One line of a received text, harmless on a terminal."""
+    text = message.payload.decode(errors="replace") if message.text is None else message.text
+    return safe_for_terminal(one_line(text))

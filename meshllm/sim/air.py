@@ -16,6 +16,7 @@ from meshllm.sim.packets import ChannelSpec, Packet
 DEFAULT_SNR_DB: Final = 6.0
 SNR_FLOOR_DB: Final = -20.0  #: relays that hear worse than this repeat first
 SNR_CEILING_DB: Final = 10.0
+INSTANT_RELAY_S: Final = 0.02  #: shortest wait before repeating when the air is instant
 HELD_BACK_S: Final = 0.5  #: shortest time by which a reordered frame is late
 HELD_BACK_SPREAD_S: Final = 2.0
 
@@ -140,6 +141,9 @@ class Air:
 
     def relay_delay_s(self, rng: random.Random, snr_db: float) -> float:
         """Draw the wait before repeating: longer for those who heard well, so the far go first."""
+        if self.instant:
+            # Late enough for the addressee's ACK, or another's repeat, to make it unnecessary.
+            return INSTANT_RELAY_S * (1 + rng.random())
         share = (snr_db - SNR_FLOOR_DB) / (SNR_CEILING_DB - SNR_FLOOR_DB)
         window = airtime.contention_window(share)
         return self._slots(2 * airtime.CONTENTION_MAX + rng.randrange(2**window))

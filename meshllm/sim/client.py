@@ -1,4 +1,4 @@
-"""A bare StreamAPI client: writes requests, reads messages, hides nothing. For tests and benches."""
+"""A bare StreamAPI client: writes requests, reads messages. For tests and benches."""
 
 import socket
 from collections import deque
@@ -23,6 +23,7 @@ class StreamClient:
         host, _, port = address.rpartition(":")
         self._timeout_s = timeout_s
         self._socket = socket.create_connection((host, int(port)), timeout=timeout_s)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._deframer = Deframer()
         self._messages: deque[Message] = deque()
 
@@ -55,7 +56,7 @@ class StreamClient:
         return self._messages.popleft()
 
     def read_until(self, wanted: Callable[[Message], bool]) -> list[Message]:
-        """Read up to and including the first wanted message. Raises EOFError when it ends before."""
+        """Read up to and including the first wanted message. EOFError when it ends before."""
         messages: list[Message] = []
         while not messages or not wanted(messages[-1]):
             message = self.read()

@@ -17,7 +17,7 @@ from meshllm.sim.air import OnAir
 from meshllm.sim.engine import Engine
 from meshllm.sim.framing import Deframer, frame
 from meshllm.sim.outcome import Outcome
-from meshllm.sim.packets import Packet
+from meshllm.sim.packets import Packet, Port
 from meshllm.sim.phone import HandedOver, PhoneSide, Session
 from meshllm.sim.station import Station
 
@@ -44,6 +44,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        # asyncio does this only for sockets made with an explicit protocol number, which
+        # create_server does not; without it every other small frame waits 40 ms.
+        link = transport.get_extra_info("socket")
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.radio.on_connected(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -159,6 +163,20 @@ class SimRadio:
         elif self._current is not None:
             self._current.raw.append(item)
             self.flush(self._current)
+
+    def report_metrics(
+        self,
+        *,
+        battery: int | None = None,
+        channel_utilisation: float | None = None,
+        own_airtime: float | None = None,
+    ) -> None:
+        """Let the radio tell its client about itself; the last two are percentages."""
+        payload = wire.telemetry_payload(
+            battery=battery, channel_utilisation=channel_utilisation, own_airtime=own_airtime
+        )
+        packet_id = self._engine.call(self.station.new_id)
+        self.inject(Packet(sender=self.num, id=packet_id, port=Port.TELEMETRY, payload=payload))
 
     def set_free(self, free: int | None) -> None:
         """Report so many free places in the send queue; None for the true number."""

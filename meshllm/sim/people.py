@@ -135,7 +135,7 @@ class Person:
         return packet.id
 
     def forge(self, packet: Packet) -> None:
-        """Send a packet under another node's number, `packet.sender`, with only the channel's key."""
+        """Send a packet under another node's number, `packet.sender`, with the channel's key."""
         self._engine.call(lambda: self.station.forge(packet))
 
     def send_position(

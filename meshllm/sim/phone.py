@@ -127,6 +127,8 @@ class PhoneSide:
             self._muted_ids.discard(packet.id)
         else:
             self._muted_ids.add(packet.id)
+        if packet.to == self.station.num and packet.port == Port.ADMIN:
+            self._set_clock(packet.payload)
         res = self.station.send(packet) if outcome.transmit else 0
         res = res or outcome.res
         is_taken = res in (0, SHOULD_RELEASE)
@@ -135,6 +137,14 @@ class PhoneSide:
             self.report(packet.id, res)
         for result in outcome.results or ():
             self._answer_later(packet, result)
+
+    def _set_clock(self, payload: bytes) -> None:
+        seconds = wire.parse_set_time(payload)
+        if seconds:
+            set_at = self.station.air.scheduler.now()
+            self.station.wall = lambda: (
+                seconds + int((self.station.air.scheduler.now() - set_at) / self._scale)
+            )
 
     def _answer_later(self, packet: Packet, result: Result) -> None:
         me = self.station.num

@@ -213,9 +213,11 @@ class Station:
         seal: ChannelSpec | PkiSeal = self.air.seal(self.channels[packet.channel])
         is_private = packet.to != BROADCAST and packet.port not in CHANNEL_ONLY_PORTS
         if is_private and self.user.public_key and (packet.pki or packet.channel == 0):
-            key = packet.public_key or self.key_of(packet.to)
+            key = self.key_of(packet.to)
             if not key:
                 return RoutingError.PKI_SEND_FAIL_PUBLIC_KEY, None
+            if packet.pki and packet.public_key not in (b"", key):
+                return RoutingError.PKI_FAILED, None
             seal = PkiSeal(self.user.public_key, key)
         frame = _frame(packet, seal)
         if frame.size_bytes > airtime.MAX_FRAME_BYTES:

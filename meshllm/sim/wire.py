@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from meshtastic.protobuf import (
+    admin_pb2,
     channel_pb2,
     config_pb2,
     device_ui_pb2,
@@ -352,13 +353,20 @@ def telemetry_payload(
     voltage: float | None = None,
     temperature: float | None = None,
     humidity: float | None = None,
+    channel_utilisation: float | None = None,
+    own_airtime: float | None = None,
     at: datetime | None = None,
 ) -> bytes:
-    """Payload of the telemetry application: device values, or sensor values when one is given."""
+    """Payload of the telemetry application: device values, or sensor values when one is given.
+
+    Channel utilisation and own airtime are percentages.
+    """
     message = telemetry_pb2.Telemetry(time=int(at.timestamp()) if at else 0)
     values = (
         ("device_metrics", "battery_level", battery),
         ("device_metrics", "voltage", voltage),
+        ("device_metrics", "channel_utilization", channel_utilisation),
+        ("device_metrics", "air_util_tx", own_airtime),
         ("environment_metrics", "temperature", temperature),
         ("environment_metrics", "relative_humidity", humidity),
     )
@@ -377,6 +385,16 @@ def parse_battery(payload: bytes) -> int | None:
         return None
     metrics = message.device_metrics
     return int(metrics.battery_level) if metrics.HasField("battery_level") else None
+
+
+def parse_set_time(payload: bytes) -> int:
+    """Read the Unix time that a client sets, 0 for every other admin message."""
+    message = admin_pb2.AdminMessage()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError:
+        return 0
+    return int(message.set_time_only)
 
 
 def routing_payload(error: RoutingError) -> bytes:

@@ -20,6 +20,7 @@ R = TypeVar("R", bound=Record)
 BOM: Final = b"\xef\xbb\xbf"
 _NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
 _GUARDED: Final = re.compile(r"'*[=+\-@\t\r\n]")  #: a spreadsheet may run such a cell
+_SUSPECT: Final = frozenset("'=+-@\t\r\n")  #: first characters for which the pattern is asked
 _CELL: Final = rb'("[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
 _BLANK: Final = re.compile(rb"\r?\n|\r?\Z")
 
@@ -74,8 +75,8 @@ def encode(rows: Iterable[Record]) -> bytes:
 def encode_row(row: Record) -> bytes:
     """Render one row."""
     cells = [
-        _quote("'" + cell if guard and cell and _GUARDED.match(cell) else cell)
-        for cell, guard in zip(row.cells(), _are_text(row.kinds()), strict=True)
+        _quote(_guard(cell) if is_text and cell[:1] in _SUSPECT else cell)
+        for cell, is_text in zip(row.cells(), _are_text(row.kinds()), strict=True)
     ]
     return (",".join(cells) + "\n").encode("utf-8", "replace")
 
@@ -203,6 +204,10 @@ def _reason(line: bytes, columns: int) -> str:
 def _is_header(match: re.Match[bytes], record_type: type[Record]) -> bool:
     names = tuple(cell.strip(b'"').decode("ascii", "replace") for cell in match.groups())
     return names == record_type.columns()
+
+
+def _guard(cell: str) -> str:
+    return "'" + cell if _GUARDED.match(cell) else cell
 
 
 def _quote(cell: str) -> str:

@@ -1,14 +1,20 @@
 """What the agent answers, what it does not, and what it says about that."""
 
 import json
+import os
 import threading
+from datetime import timedelta
 
+import pytest
+
+from meshllm.agent import threads
 from meshllm.agent.answering import Ids
-from meshllm.clock import boot_id
+from meshllm.clock import boot_id, utc_text
 from meshllm.config import Settings
 from meshllm.llm.base import ChatRequest, ChatResult, Outcome
 from meshllm.records import Message, Node, compact_json
 from meshllm.store.locks import hold
+from meshllm.testing.clock import ManualClock
 from meshllm.text import utf8_len
 from tests.agent.conftest import ALICE, BOB, OWN, World
 
@@ -446,3 +452,75 @@ def test_a_radio_of_unknown_id_waits_for_its_status(world: World) -> None:
     world.pass_time(2)
 
     assert [row.sender_id for row in world.ours(uid="roof")] == ["!cccc0003"]
+
+
+def test_files_are_first_read_in_slices_the_newest_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "SLICE_S", 0.0)
+    for number in range(4):
+        row = world.hear("hi", key=f"!0000000{number}")
+        os.utime(world.thread(row.thread_key), (1000, 1000 + number))
+    service = world.start()
+
+    assert [service.tick() for _ in range(3)] == [0.0, 0.0, 0.0]
+    world.until(lambda: len(world.ours("!00000003")) == 1)
+    assert service.tick() >= 0.0
+    world.idle()
+
+    assert world.model.requests[0].messages[-1].content.startswith("hi")
+    assert [len(world.ours(f"!0000000{number}")) for number in range(4)] == [1, 1, 1, 1]
+
+
+def test_what_a_kill_left_half_written_is_swept(world: World) -> None:
+    world.layout.prompts_dir.mkdir()
+    page = world.layout.prompts_dir / ".abc.md.0a1b2c3d.tmp"
+    status = world.layout.data_dir / ".agent.json.0a1b2c3d.tmp"
+    page.write_text("half")
+    status.write_text("half")
+
+    world.idle()
+
+    assert not page.exists()
+    assert not status.exists()
+
+
+def test_an_idle_agent_asks_for_its_next_tick_no_sooner_than_the_poll(world: World) -> None:
+    world.hear("hi")
+    world.idle()
+    service = world.service
+    assert service is not None
+
+    assert service.tick() == world.settings.ai_poll_interval_ms / 1000
+
+
+def test_no_wait_is_zero_while_things_are_pending(world: World) -> None:
+    world.settings = Settings(reply_cooldown_seconds=60, max_question_age_seconds=100)
+    world.model.script = ChatResult(Outcome.UNREACHABLE)
+    world.hear("hi")
+    world.idle()
+    service = world.service
+    assert service is not None
+
+    for _ in range(400):
+        world.idle()
+        wait_s = service.tick()
+        assert wait_s > 0.0
+        world.clock.advance(wait_s)
+    assert world.reasons() == ["expired"]
+
+
+def test_durations_follow_the_time_scale(world: World) -> None:
+    world.clock = ManualClock(scale=60.0)
+    world.settings = Settings(max_question_age_seconds=600, reply_cooldown_seconds=60)
+    old = utc_text(world.clock.utc() - timedelta(seconds=11))
+    world.hear("old", key=BOB, timestamp=old)
+    world.hear("one")
+    world.idle()
+    world.hear("two")
+    world.idle()
+    assert (world.reasons(), len(world.ours())) == (["expired"], 1)
+
+    world.pass_time(61)
+
+    assert len(world.ours()) == 2

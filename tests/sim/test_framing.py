@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ quiet_noise = st.binary(max_size=60).map(lambda noise: noise.replace(START[:1], 
 def feed_in_pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
     deframer = Deframer()
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    pieces = (stream[a:b] for a, b in zip(edges, edges[1:], strict=False))
+    pieces = (stream[a:b] for a, b in itertools.pairwise(edges))
     return [message for piece in pieces for message in deframer.feed(piece)]
 
 

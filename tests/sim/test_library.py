@@ -208,3 +208,29 @@ def test_library_hears_of_a_reboot_on_a_kept_link(setup: Setup) -> None:
     finally:
         pub.unsubscribe(on_lost, "meshtastic.connection.lost")
         pub.unsubscribe(on_established, "meshtastic.connection.established")
+
+
+def test_library_sets_the_clock_of_a_node_without_one(make_mesh: MakeMesh, setup: Setup) -> None:
+    setup.radio.station.wall = lambda: 0
+    interface = setup.open()
+
+    setup.ada.say("before", to=setup.radio)
+    before = setup.inbox.next("TEXT_MESSAGE_APP")
+    interface.localNode.setTime(1_800_000_000)
+    assert setup.radio.wait_sent(1, 5)
+    setup.ada.say("after", to=setup.radio)
+    after = setup.inbox.next("TEXT_MESSAGE_APP")
+
+    assert "rxTime" not in before
+    assert 1_800_000_000 <= after["rxTime"] <= 1_800_000_010
+
+
+def test_library_reads_what_the_radio_says_of_itself(setup: Setup) -> None:
+    setup.open()
+
+    setup.radio.report_metrics(battery=101, channel_utilisation=12.5, own_airtime=1.5)
+
+    packet = setup.inbox.next("TELEMETRY_APP")
+    metrics = packet["decoded"]["telemetry"]["deviceMetrics"]
+    assert packet["from"] == setup.radio.num
+    assert metrics == {"batteryLevel": 101, "channelUtilization": 12.5, "airUtilTx": 1.5}

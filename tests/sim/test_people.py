@@ -221,10 +221,13 @@ def test_mesh_that_never_started_can_be_closed() -> None:
 
 
 def test_bug_on_the_mesh_thread_comes_out_at_close() -> None:
-    mesh = SimMesh().start()
-    mesh.engine.loop.call_soon_threadsafe(lambda: [][0])
+    def fail() -> None:
+        raise KeyError("bug")
 
-    with pytest.raises(IndexError):
+    mesh = SimMesh().start()
+    mesh.engine.loop.call_soon_threadsafe(fail)
+
+    with pytest.raises(KeyError, match="bug"):
         mesh.close()
 
 

@@ -1,5 +1,6 @@
 """The router of a node, in virtual time: what the mesh does to a packet."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -59,7 +60,7 @@ def make_world(
     world.air.everyone_hears = not in_line
     for num in nums:
         world.add(num)
-    for one, other in zip(nums, nums[1:], strict=False) if in_line else ():
+    for one, other in itertools.pairwise(nums) if in_line else ():
         world.air.link(one, other)
         world.air.link(other, one)
     return world
@@ -499,7 +500,7 @@ def test_one_transmits_at_a_time() -> None:
     log = sorted(world.air.log.items(), key=lambda entry: entry.at)
     overlaps = [
         (one.node, two.node)
-        for one, two in zip(log, log[1:], strict=False)
+        for one, two in itertools.pairwise(log)
         if one.node != two.node and two.at < one.at + one.airtime_s
     ]
     assert overlaps in ([], [(A, B)], [(B, A)])
@@ -512,3 +513,26 @@ def test_forged_sender_is_heard_on_the_channel_without_proof() -> None:
     world.time.run(10)
 
     assert [(p.sender, p.payload, p.pki) for p in world.told[A]] == [(B, b"it is me", False)]
+
+
+def test_dm_for_another_key_than_the_known_one_is_refused() -> None:
+    world = make_world(A, B)
+
+    wrong = Packet(to=B, id=5, payload=b"x", pki=True, public_key=b"w" * 32)
+
+    assert world.stations[A].send(wrong) == RoutingError.PKI_FAILED
+
+
+def test_instant_air_takes_no_time_and_needs_no_relay() -> None:
+    time = VirtualTime()
+    world = World(time, Air(time, instant=True))
+    for num in (A, B, C):
+        world.add(num)
+
+    world.stations[A].send(text(B))
+    world.time.run(0)
+    assert world.results(A, 77) == [(B, RoutingError.NONE)]
+    world.time.run(60)
+
+    assert world.results(A, 77) == [(B, RoutingError.NONE)]
+    assert world.transmissions(C, 77) == []

@@ -229,6 +229,14 @@ def test_parsing_on_from_a_known_beginning_gives_the_same(
     assert len(known.rows) >= (shared.index(False) if False in shared else len(shared))
 
 
+def test_a_row_without_its_line_end_is_parsed_again() -> None:
+    cut = table_of(plain(1))[:-1]
+    grown = cut + b"{}\n"
+
+    assert codec.reuse(grown, cut, codec.decode(cut, Message)) is None
+    assert codec.decode(grown, Message).rows == (replace(plain(1), meta_json="{}"),)
+
+
 def test_parse_row_refuses_more_and_less_than_one_row() -> None:
     line = codec.encode_row(plain(1))
     for wrong in (b"", line + line, line[:-4]):

@@ -1,6 +1,7 @@
 """Kill points: a child dies just before each of its system calls; the file must be old or new."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,14 +67,16 @@ def test_the_control_that_truncates_and_writes_is_caught(graves: Path) -> None:
 
 
 @pytest.mark.parametrize("operation", SAFE)
-def test_the_next_writer_goes_on_and_sweeps(graves: Path, operation: str) -> None:
+def test_the_next_writer_goes_on_and_sweeps(graves: Path, operation: str, tmp_path: Path) -> None:
     extra = Message("dm", "!a", "99", "inbound", "!b")
-    for folder in deaths(graves, operation):
+    for grave in deaths(graves, operation):
+        folder = Path(shutil.copytree(grave, tmp_path / grave.name))
         table = Table(folder / "t.csv", Message)
         quarantine.repair(table, folder / "quarantine", SystemClock())
 
         table.append([extra])
 
+        assert len(list((folder / "quarantine").glob("*.csv"))) == (operation == "repair")
         assert table.read().rows[-1] == extra
         assert table.read().damage == ()
         assert [path for path in folder.iterdir() if is_temp(path.name)] == []

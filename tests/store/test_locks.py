@@ -195,10 +195,11 @@ def test_a_process_lock_may_be_released_by_another_thread_and_twice(tmp_path: Pa
     thread = threading.Thread(target=lock.release)
     thread.start()
     thread.join(5)
-    lock.release()
 
     with locks.ProcessLock(tmp_path / ".agent.lock", "agent"):
-        pass
+        lock.release()
+        with pytest.raises(AlreadyRunningError):
+            lock.acquire()
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,18 @@ def test_appending_to_an_empty_file_writes_the_header(table: Table[Message], row
     assert table.read() == Snapshot((row,))
 
 
+def test_a_file_first_seen_empty_is_read_when_it_has_rows(
+    table: Table[Message], row: Message
+) -> None:
+    table.path.parent.mkdir()
+    table.path.write_bytes(b"")
+    assert table.read() == Snapshot()
+
+    table.path.write_bytes(codec.header(Message) + codec.encode_row(row))
+
+    assert table.read() == Snapshot((row,))
+
+
 def test_created_things_have_the_modes(tmp_path: Path, row: Message) -> None:
     old = os.umask(0o077)
     try:

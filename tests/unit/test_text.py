@@ -103,7 +103,8 @@ def test_the_rest_goes_on_where_the_ellipsis_stands(text: str, size: int, most: 
 
     if split.rest:
         assert split.parts[-1].endswith(ELLIPSIS)
-        assert split.rest == one_line(split.rest)
+        # A space that carries a combining mark is a character of its own and stays.
+        assert split.rest.strip() == one_line(split.rest)
         assert one_line(text).endswith(split.rest)
 
 
