@@ -104,7 +104,7 @@ supervise() {
 
 start() {
   setup_core || return $?
-  "$PY" -m meshllm start-check || return $?
+  "$PY" -m meshllm start-check "$@" || return $?
   supervise bridge "$PY" meshtastic_bridge.py "$@" &
   local bridge=$!
   supervise agent "$PY" ai_agent.py "$@" &

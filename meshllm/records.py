@@ -1,9 +1,10 @@
 """Frozen dataclasses that are the CSV schemas: columns, keys, cells. Knows no files, no quoting."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Final, Literal, Self, get_type_hints
 
 Direction = Literal["inbound", "queued", "outbound"]
@@ -49,6 +50,11 @@ class Record:
 
     @classmethod
     @cache
+    def _values(cls) -> Callable[["Record"], tuple[object, ...]]:
+        return attrgetter(*cls.columns())
+
+    @classmethod
+    @cache
     def _numbers(cls) -> tuple[tuple[int, str], ...]:
         return tuple((i, kind) for i, kind in enumerate(cls.kinds()) if kind != "str")
 
@@ -64,7 +70,8 @@ class Record:
 
     def cells(self) -> tuple[str, ...]:
         """Every field as text; None becomes the empty cell."""
-        return tuple(_cell(getattr(self, name)) for name in self.columns())
+        values = self._values()(self)
+        return tuple([v if isinstance(v, str) else _cell(v) for v in values])
 
     @classmethod
     def from_cells(cls, cells: tuple[str, ...]) -> Self:
@@ -97,8 +104,6 @@ def _members(hint: object) -> tuple[object, ...]:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, str):
-        return value
     if value is None:
         return ""
     if isinstance(value, float):

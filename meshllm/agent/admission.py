@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from meshllm.agent.bots import bot_reason
 from meshllm.agent.policy import Claim, Copy, Lists, claim, election, is_closed
 from meshllm.agent.promptlog import Call, PromptLog, question_key
 from meshllm.agent.questions import Question, rank
@@ -63,8 +64,11 @@ class Admission:
         self._first_seen: dict[tuple[object, ...], float] = {}
 
     def refusal(self, thread: Thread, question: Question) -> str:
-        """Return why this person or channel is never answered, "" when it is."""
+        """Return why this text is never answered, "" when it is."""
         row = question.row
+        machine = bot_reason(question, thread.rows or ())
+        if machine:
+            return machine
         needs_name = row.thread_type == "dm" and self._lists.needs_names()
         person = self._people.find(thread.tree, row.sender_id) if needs_name else None
         return self._lists.refusal(row, person)

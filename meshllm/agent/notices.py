@@ -23,6 +23,11 @@ def offline_text(outcome: str, keep_s: float) -> str:
     )
 
 
+def is_notice_text(text: str) -> bool:
+    """True for what this module of another librarian would say."""
+    return text.startswith("The language model ") and "Your question is kept for " in text
+
+
 def _span(seconds: float) -> str:
     if seconds < 60:
         return f"{max(1, int(seconds))} s"

@@ -270,9 +270,11 @@ class Station:
             if bound:
                 bound.outbox.queue_status(event)
             return
-        if bound is None or heard.session > self._session:
+        if heard.session > self._session:
             self._hold(heard)
             return
+        if bound is None:
+            return  # this radio was refused: its packets belong to another station's tree
         self._packet(bound, heard, event)  # type: ignore[arg-type]
 
     def _hold(self, heard: Heard) -> None:

@@ -8,6 +8,7 @@ from meshllm import __version__
 from meshllm.cli.config import config
 from meshllm.cli.demo import demo
 from meshllm.cli.sim import sim
+from meshllm.cli.start import start_check
 from meshllm.errors import UserError
 
 
@@ -17,7 +18,7 @@ def cli() -> None:
     """Group of all verbs."""
 
 
-for command in (config, demo, sim):
+for command in (config, demo, sim, start_check):
     cli.add_command(command)
 
 

@@ -79,8 +79,10 @@ class OllamaModel:
         clock: Clock,
         load: LoadOptions | None = None,
         pause_s: Callable[[], float] | None = None,
+        quick_s: float = QUICK_S,
     ) -> None:
         """Connect to nothing yet. Raises UserError when `base_url` is no http(s) address."""
+        self._quick_s = quick_s
         self._base = _parse_base(base_url)
         self._model = model
         self._clock = clock
@@ -125,12 +127,12 @@ class OllamaModel:
 
     def probe(self) -> ProbeResult:
         """Ask for the version, then for the installed models. Seconds at most."""
-        version = self._ask(self._probe_link, Call("GET", f"{self._base}/api/version"), QUICK_S)
+        version = self._ask(self._probe_link, Call("GET", f"{self._base}/api/version"), self._quick_s)
         if version.problem:
             return ProbeResult(version.problem, f"{self._base}: {version.detail}")
         if not isinstance(version.fields.get("version"), str):
             return ProbeResult(ProbeState.BROKEN, f"{self._base}: no Ollama server answers there")
-        tags = self._ask(self._probe_link, Call("GET", f"{self._base}/api/tags"), QUICK_S)
+        tags = self._ask(self._probe_link, Call("GET", f"{self._base}/api/tags"), self._quick_s)
         if tags.problem:
             return ProbeResult(tags.problem, f"{self._base}: {tags.detail}")
         if _full_name(self._model) in set(_model_names(tags.fields)):

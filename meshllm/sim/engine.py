@@ -126,6 +126,13 @@ class Engine:
         log.error("sim_action_failed", reason=repr(bug))
         self._bugs.append(bug)
 
+    async def _finish(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+        # Two turns: closed transports finish in the first, their sockets in the second.
+        for _ in range(2):
+            await asyncio.sleep(0)
+
     def close(self) -> None:
         """Stop the thread and release the loop. Raises what an action on the loop raised first."""
         if self._thread is not None:
@@ -133,9 +140,7 @@ class Engine:
             self._thread.join()
             self._thread = None
         if not self.loop.is_closed():
-            # Two turns: closed transports finish in the first, their sockets in the second.
-            for _ in range(2):
-                self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.run_until_complete(self._finish())
             self.loop.close()
         if self._bugs:
             raise self._bugs[0]

@@ -99,6 +99,7 @@ class SimRadio:
         self._engine = engine
         self._socket: socket.socket | None = socket.create_server((host, port))
         self._host, self._port = self._socket.getsockname()[:2]
+        self._accepting: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._current: _Connection | None = None
@@ -267,7 +268,7 @@ class SimRadio:
         self._engine.call_later(down_s, self._come_back)
 
     def _come_back(self) -> None:
-        if self._is_closed or self._server is not None or self._socket is not None:
+        if self._is_closed or self._socket is not None or self._accepting is not None:
             return
         self.station.is_on = True
         self._socket = socket.create_server((self._host, self._port))
@@ -304,11 +305,15 @@ class SimRadio:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self) -> None:
-        if self._socket is not None:
-            listening, self._socket = self._socket, None
-            self._server = await self._engine.loop.create_server(
-                lambda: _Connection(self), sock=listening
-            )
+        if self._socket is None:
+            return
+        self._accepting, self._socket = self._socket, None
+        mine = self._accepting
+        server = await self._engine.loop.create_server(lambda: _Connection(self), sock=mine)
+        if mine is self._accepting:
+            self._server = server
+        else:
+            server.close()  # stopped while it was being started
 
     def _stop_serving(self) -> None:
         if self._server is not None:
@@ -317,6 +322,7 @@ class SimRadio:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._accepting = None
         for connection in (self._current, *self._others, *self._waiting):
             if connection is not None:
                 connection.drop()
@@ -327,8 +333,6 @@ class SimRadio:
         """Release the port and every connection."""
         self._is_closed = True
         self._stop_serving()
-        for task in self._tasks:
-            task.cancel()
 
     def on_connected(self, connection: _Connection) -> None:
         """Take in a new client."""

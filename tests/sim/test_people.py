@@ -220,6 +220,16 @@ def test_mesh_that_never_started_can_be_closed() -> None:
     mesh.close()
 
 
+def test_mesh_can_be_closed_in_the_middle_of_starting() -> None:
+    mesh = SimMesh()
+    for _ in range(3):
+        mesh.add_radio()
+    mesh.start()
+    for radio in mesh.radios:
+        radio.reboot(down_s=0.0)
+    mesh.close()
+
+
 def test_bug_on_the_mesh_thread_comes_out_at_close() -> None:
     def fail() -> None:
         raise KeyError("bug")

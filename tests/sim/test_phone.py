@@ -295,8 +295,9 @@ def test_dropped_text_is_refused_openly_only_to_a_client_that_names_itself(
 
     assert (refusal.sender, refusal.request_id) == (me, 3)
     assert wire.parse_routing(refusal.payload) is RoutingError.RATE_LIMIT_EXCEEDED
-    lost = [e.packet for e in radio.on_air if e.packet.request_id == 2]
-    assert [packet.to for packet in lost] == [0]
+    lost = mesh.air.log.wait_for(lambda entry: entry.packet.request_id == 2, 5)
+    assert lost is not None
+    assert lost.packet.to == 0
 
 
 def test_text_after_two_seconds_is_sent(make_mesh: MakeMesh, connect: Connect) -> None:
