@@ -90,7 +90,7 @@ def begin_try(row: Message, packet_id: int, *, at: str) -> Message | None:
 
 def hand_over(row: Message, packet_id: int) -> Message | None:
     """Settle a try as taken by the radio. Idempotent; never a step back from an ACK."""
-    if row.direction == "outbound" and row.send_status == "sent":
+    if not row.is_outgoing or (row.direction == "outbound" and row.send_status == "sent"):
         return None
     marked = _with_result(row, packet_id, "handed")
     changed = marked.with_meta(delivery="handed", reason=None, due_at=None)

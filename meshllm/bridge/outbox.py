@@ -111,6 +111,8 @@ class Outbox:
         self._used_ids: set[int] = set()
         self._not_before = 0.0
         self._unsettled: list[tuple[Path, Key, Change]] = []
+        self._unread: set[Path] = set()
+        self._unread_due = 0.0
         self._refreshing = False
 
     # -- what happened -------------------------------------------------------------------------
@@ -127,8 +129,15 @@ class Outbox:
         self._in_flight = None
 
     def scan(self, path: Path) -> None:
-        """Read one thread file again and note what it still wants."""
-        rows = self._tables.read(path)
+        """Read one thread file again and note what it still wants; one that fails waits."""
+        try:
+            rows = self._tables.read(path)
+        except TransientError as error:
+            log.error("thread_unreadable", file=path.name, reason=str(error))
+            self._unread.add(path)
+            self._unread_due = self._clock.monotonic() + STORAGE_RETRY_S
+            return
+        self._unread.discard(path)
         thread = _Thread()
         previous = self._threads.get(path)
         for row in rows:
@@ -409,7 +418,7 @@ class Outbox:
     def _idle_wait(self, now: float) -> float:
         deadlines = [d for thread in self._threads.values() for d in thread.ack_deadlines.values()]
         waits = [max(0.0, d - now) for d in deadlines]
-        return min([60.0, *waits] + ([STORAGE_RETRY_S] if self._unsettled else []))
+        return min([60.0, *waits] + ([STORAGE_RETRY_S] if self._unsettled or self._unread else []))
 
     def _addressee(self, path: Path, key: Key) -> int | None:
         row = self._row(path, key)
@@ -456,6 +465,9 @@ class Outbox:
         return bool(changed)
 
     def _retry_unsettled(self) -> None:
+        if self._unread and self._clock.monotonic() >= self._unread_due:
+            for path in tuple(self._unread):
+                self.scan(path)
         if not self._unsettled or self._clock.monotonic() < self._not_before:
             return
         waiting, self._unsettled = self._unsettled, []

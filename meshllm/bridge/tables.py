@@ -5,14 +5,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshllm.clock import Clock
-from meshllm.errors import DamagedFileError
+import structlog
+
+from meshllm.bridge import life
+from meshllm.clock import Clock, pause_real
+from meshllm.errors import DamagedFileError, TransientError
 from meshllm.records import Message
 from meshllm.store import quarantine
 from meshllm.store.atomic import Modes
 from meshllm.store.table import Table
 
 MAX_OPEN: Final = 256  #: table objects kept; each is small, its bytes are cached elsewhere
+log = structlog.get_logger()
+
+#: Real seconds: an editor that writes in place has finished by then.
+SAVING_PAUSE_S: Final = 0.2
 
 Change = Callable[[Message], Message | None]
 
@@ -42,13 +49,22 @@ class Tables:
         return table
 
     def read(self, path: Path) -> tuple[Message, ...]:
-        """Rows of a thread, after a repair where one is needed."""
+        """Rows of a thread, after a repair where one is needed. Raises TransientError.
+
+        While a damaged file cannot be repaired, its queued rows are left out: never sent.
+        """
         table = self.get(path)
         snapshot = table.read()
-        if snapshot.damage:
+        if not snapshot.damage:
+            return snapshot.rows
+        try:
             self._repair(table)
             snapshot = table.read()
-        return snapshot.rows
+        except TransientError as error:
+            log.error("repair_failed", file=path.name, reason=str(error), consequence="not sent")
+        if not snapshot.damage:
+            return snapshot.rows
+        return tuple(row for row in snapshot.rows if not life.is_queued(row))
 
     def append(self, path: Path, rows: Sequence[Message]) -> None:
         """Append in one commit; a damaged file is repaired first. Raises TransientError."""
@@ -71,4 +87,14 @@ class Tables:
             return table.update(changes)
 
     def _repair(self, table: Table[Message]) -> None:
-        quarantine.repair(table, self._quarantine_dir, self._clock)
+        """Quarantine what is damaged, unless it was an editor caught in the middle of saving.
+
+        What the radio took before is left unconfirmed: no recovered row goes on the air again.
+        """
+        pause_real(SAVING_PAUSE_S)
+        if table.read().damage:
+            quarantine.repair(table, self._quarantine_dir, self._clock, settle=_settle_recovered)
+
+
+def _settle_recovered(row: Message) -> Message | None:
+    return life.leave_unconfirmed(row) if life.awaits_ack(row) else None

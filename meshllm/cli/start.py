@@ -89,7 +89,9 @@ def _look_on_ports(link: Link) -> RadioFinding:
     radios = serial_ports()
     if len(radios) > 1:
         names = ", ".join(radios)
-        return RadioFinding(str(link), ready=False, detail=f"several, name one: {names}")
+        return RadioFinding(
+            str(link), ready=False, detail=f"several, name one: {names}", ports=ports
+        )
     detail = radios[0] if radios else "no radio found"
     return RadioFinding(str(link), bool(radios), detail, ports)
 

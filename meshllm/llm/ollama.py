@@ -127,7 +127,9 @@ class OllamaModel:
 
     def probe(self) -> ProbeResult:
         """Ask for the version, then for the installed models. Seconds at most."""
-        version = self._ask(self._probe_link, Call("GET", f"{self._base}/api/version"), self._quick_s)
+        version = self._ask(
+            self._probe_link, Call("GET", f"{self._base}/api/version"), self._quick_s
+        )
         if version.problem:
             return ProbeResult(version.problem, f"{self._base}: {version.detail}")
         if not isinstance(version.fields.get("version"), str):

@@ -7,7 +7,7 @@ a message can look like a queued row once a quote is lost, so queued rows stay i
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -37,12 +37,19 @@ class Repair(Generic[R]):
     dropped: tuple[R, ...]
 
 
-def repair(table: Table[R], quarantine_dir: Path, clock: Clock) -> Repair[R] | None:
+def repair(
+    table: Table[R],
+    quarantine_dir: Path,
+    clock: Clock,
+    *,
+    settle: Callable[[R], R | None] | None = None,
+) -> Repair[R] | None:
     """Save a damaged table in `quarantine_dir` and leave its good rows; None when it is sound.
 
     Works under the table's lock. The original is durable before the table is replaced, and its
-    name holds its hash: after a crash between the two, the next repair finds it there. Raises
-    LockTimeoutError and StoreWriteError, the table being as it was.
+    name holds its hash: after a crash between the two, the next repair finds it there. `settle`
+    may change a row that is kept (None: leave it), in the same commit. Raises LockTimeoutError
+    and StoreWriteError, the table being as it was.
     """
     done: list[Repair[R]] = []
 
@@ -50,7 +57,9 @@ def repair(table: Table[R], quarantine_dir: Path, clock: Clock) -> Repair[R] | N
         if not snapshot.damage:
             return None
         original = _save(data, table, quarantine_dir, clock)
-        kept = tuple(row for row in snapshot.rows if not _is_queued(row))
+        kept = tuple(
+            (settle(row) if settle else None) or row for row in snapshot.rows if not _is_queued(row)
+        )
         dropped = tuple(row for row in snapshot.rows if _is_queued(row))
         done.append(Repair(original, snapshot.damage, len(kept), dropped))
         return kept
