@@ -82,24 +82,27 @@ def measure(folder: Path, *, rounds: int = ROUNDS) -> Part:
         *_pair_figures(f"{BURST} rows in one commit", burst, at_most=3),
         *cost,
     )
-    first, last = _span(rounds)
-    notes = (
-        (
-            f"{rounds} pairs in turn (CSV, SQLite, CSV, …), {len(burst.ours)} for the burst. Rows have "
-            f"{rows.mean_row_bytes():.0f} bytes on average."
-        ),
-        (
-            f"Appends run from {first} to {last} rows, so that their median is at the live limit of "
-            f"{rows.LIVE_ROWS}; the state change is that of the last of {rows.LIVE_ROWS} rows; bursts "
-            f"start at {rows.LIVE_ROWS - BURST} rows."
-        ),
-        "SQLite: WAL, synchronous=FULL, unique index on sender and message id, connection open.",
-        (
-            f"Device counters hold what the whole machine did, so the least of {_BLOCKS} blocks of "
-            f"{_BLOCK_COMMITS} commits is shown. Bytes of the process are those of its own pages."
-        ),
-    )
+    notes = _conditions(rounds, bursts=len(burst.ours))
     return Part("commit", "Durable commits beside SQLite", figures, notes)
+
+
+def _conditions(rounds: int, *, bursts: int) -> tuple[str, ...]:
+    first, last = _span(rounds)
+    how = (
+        f"{rounds} pairs in turn (CSV, SQLite, CSV, …), {bursts} for the burst. Rows have "
+        f"{rows.mean_row_bytes():.0f} bytes on average."
+    )
+    size = (
+        f"Appends run from {first} to {last} rows, so their median is at the live limit of "
+        f"{rows.LIVE_ROWS}; the state change is that of the last of {rows.LIVE_ROWS} rows; "
+        f"bursts start at {rows.LIVE_ROWS - BURST} rows."
+    )
+    sqlite = "SQLite: WAL, synchronous=FULL, unique index on sender and message id, kept open."
+    device = (
+        f"Device counters hold what the whole machine did, so the least of {_BLOCKS} blocks of "
+        f"{_BLOCK_COMMITS} commits is shown."
+    )
+    return (how, size, sqlite, device)
 
 
 def _span(rounds: int) -> tuple[int, int]:
@@ -109,10 +112,10 @@ def _span(rounds: int) -> tuple[int, int]:
 
 def _pair_figures(what: str, pair: Pair, *, at_most: float) -> tuple[Figure, ...]:
     ours, theirs = median(pair.ours), median(pair.sqlite)
-    shown = f"{pair.ratio:.2f} × ({ours:.2f} ms beside {theirs:.2f} ms)"
+    shown = f"{pair.ratio:.2f} times ({ours:.2f} ms beside {theirs:.2f} ms)"
     tails = f"{percentile(pair.ours, 0.99):.2f} ms beside {percentile(pair.sqlite, 0.99):.2f} ms"
     return (
-        Figure(f"{what}, median", shown, pair.ratio, at_most, f"≤ {at_most:g} ×"),
+        Figure(f"{what}, median", shown, pair.ratio, at_most, f"≤ {at_most:g} times"),
         Figure(f"{what}, p99", tails),
     )
 

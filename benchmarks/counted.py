@@ -1,33 +1,42 @@
 """Runs a script with every fsync and fdatasync noted: `counted.py LOG SCRIPT [ARGUMENT…]`.
 
-Notes a line per call: monotonic seconds since boot, and the name of what was flushed. Sees calls
-made through `os`, which are all that the program makes.
+Adds a line per call to LOG when the script ends: monotonic seconds since boot, and the name of
+what was flushed. Sees the calls made through `os`, which are all that the program makes. Writes
+nothing before the end, since a file that grows would wait for the disk beside the others.
 """
 
+import atexit
 import os
 import runpy
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+_notes: list[str] = []
 
 
-def _noted(original: Callable[[int], None], log: int) -> Callable[[int], None]:
+def _noted(original: Callable[[int], None]) -> Callable[[int], None]:
     def call(descriptor: int) -> None:
         original(descriptor)
-        name = os.readlink(f"/proc/self/fd/{descriptor}")
         moment = time.clock_gettime(time.CLOCK_BOOTTIME)
-        os.write(log, f"{moment:.6f} {name}\n".encode("utf-8", "replace"))
+        _notes.append(f"{moment:.6f} {Path(f'/proc/self/fd/{descriptor}').readlink()}\n")
 
     return call
 
 
+def _save(name: str) -> None:
+    with Path(name).open("a", encoding="utf-8", errors="replace") as log:
+        log.write("".join(_notes))
+
+
 def _main() -> None:
     log_name, script, *arguments = sys.argv[1:]
-    log = os.open(log_name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.fsync = _noted(os.fsync, log)
-    os.fdatasync = _noted(os.fdatasync, log)
+    os.fsync = _noted(os.fsync)
+    os.fdatasync = _noted(os.fdatasync)
+    atexit.register(_save, log_name)
     sys.argv = [script, *arguments]
-    sys.path[0] = os.path.dirname(os.path.abspath(script))
+    sys.path[0] = str(Path(script).resolve().parent)
     runpy.run_path(script, run_name="__main__")
 
 

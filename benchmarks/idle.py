@@ -1,4 +1,4 @@
-"""Measures both processes with many threads: how soon they are ready, and what doing nothing costs."""
+"""Measures both processes with many threads: how soon they are ready, what idling costs."""
 
 from pathlib import Path
 from time import sleep
@@ -25,7 +25,7 @@ def measure(folder: Path, *, threads: int = THREADS, window_s: float = WINDOW_S)
             first_s = sum(map(counters.processor_s, made.pids))
             shares = _shares(made, window_s)
             both = counters.memory(*made.pids)
-            each = {script: counters.memory(pid) for script, pid in made.processes.items()}
+            each = {script: counters.memory(p.pid) for script, p in made.processes.items()}
     figures = (
         figure("ready: link up and agent looking, after both starts", ready_s, "s", at_most=1),
         figure("first DM answered, after both starts", answered_s, "s"),
@@ -38,13 +38,11 @@ def measure(folder: Path, *, threads: int = THREADS, window_s: float = WINDOW_S)
         figure("memory, bridge, resident", each[BRIDGE].resident_mb, "MB"),
         figure("memory, agent, resident", each[AGENT].resident_mb, "MB"),
     )
-    notes = (
-        (
-            f"{threads} DM threads of {rows.LIVE_ROWS} rows, in the disk cache; both processes started "
-            f"together; the DM is sent when both are ready; idle over {window_s:g} s."
-        ),
+    note = (
+        f"{threads} DM threads of {rows.LIVE_ROWS} rows, in the disk cache; both processes "
+        f"started together; the DM is sent when both are ready; idle over {window_s:g} s."
     )
-    return Part("idle", "Start and idle", figures, notes)
+    return Part("idle", "Start and idle", figures, (note,))
 
 
 def _shares(made: World, window_s: float) -> dict[str, float]:

@@ -41,21 +41,20 @@ def measure(folder: Path, *, rounds: int = ROUNDS) -> Part:
 
 def _conditions(rounds: int) -> tuple[str, ...]:
     first = rows.LIVE_ROWS - min(rounds, rows.LIVE_ROWS - 2)
-    return (
-        (
-            f"{rounds} rounds each, one after the other, {_PAUSE_S[0] * 1000:.0f} to "
-            f"{_PAUSE_S[1] * 1000:.0f} ms apart; from just before the question is written to the "
-            "bridge's socket until the radio has read the reply's packet."
-        ),
-        (
-            "Bridge and agent are the real processes, prompt log on; the model server is a process of "
-            "its own that answers at once; spacing and airtime are off."
-        ),
-        (
-            f"The one thread grows from {first} to {first + 2 * rounds} rows, so its median is at the "
-            f"live limit; each of the {THREADS} threads starts at {rows.LIVE_ROWS - 2} rows."
-        ),
+    pauses = " to ".join(f"{pause_s * 1000:.0f}" for pause_s in _PAUSE_S)
+    how = (
+        f"{rounds} rounds each, one after the other, {pauses} ms apart; from just before the "
+        "question is written to the bridge's socket until the radio has read the reply's packet."
     )
+    what = (
+        "Bridge and agent are the real processes, prompt log on; the model server is a process of "
+        "its own that answers at once; spacing and airtime are off."
+    )
+    size = (
+        f"The one thread grows from {first} to {first + 2 * rounds} rows, so its median is at "
+        f"the live limit; each of the {THREADS} threads starts at {rows.LIVE_ROWS - 2} rows."
+    )
+    return (how, what, size)
 
 
 def _figures(
@@ -88,25 +87,21 @@ def _rounds(made: World, rounds: int, *, threads: int) -> list[float]:
 
 def _counted(folder: Path, rounds: int) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
     """Count flushes and bytes per answer in a run of its own, until nothing more is written."""
-    notes = folder.with_name("flushes.log")
-    with (
-        world(folder, threads=1, prefilled=rows.LIVE_ROWS - rounds) as made,
-        running(made, counted=notes),
-    ):
-        wait_ready(made)
-        _rounds(made, _WARM_UP, threads=1)
-        sleep(_SETTLE_S)
-        start = made.now()
-        device, written = counters.device(folder), _written(made)
-        _rounds(made, rounds, threads=1)
-        sleep(_SETTLE_S)
-        device_after, written_after = counters.device(folder), _written(made)
-        own_bytes = written_after - written
-    flushed = _flushed_since(notes, start)
-    total = sum(flushed.values())
+    log = folder.with_name("flushes.log")
+    with world(folder, threads=1, prefilled=rows.LIVE_ROWS - rounds) as made:
+        with running(made, counted=log):
+            wait_ready(made)
+            _rounds(made, _WARM_UP, threads=1)
+            sleep(_SETTLE_S)
+            start, device, written = made.now(), counters.device(folder), _written(made)
+            _rounds(made, rounds, threads=1)
+            sleep(_SETTLE_S)
+            own_kb = (_written(made) - written) / rounds / 1000
+            device_after, end = counters.device(folder), made.now()
+        flushed = _flushed(log, start, end)
     figures = [
-        figure("flushes per answer, both processes", total / rounds, ""),
-        figure("kilobytes per answer, both processes", own_bytes / rounds / 1000, "kB"),
+        figure("flushes per answer, both processes", sum(flushed.values()) / rounds, ""),
+        figure("kilobytes per answer, both processes", own_kb, "kB"),
     ]
     if device and device_after:
         flushes = (device_after.flushes - device.flushes) / rounds
@@ -116,23 +111,23 @@ def _counted(folder: Path, rounds: int) -> tuple[tuple[Figure, ...], tuple[str, 
             figure("device kilobytes per answer, whole machine", kilobytes, "kB"),
         ]
     parts = ", ".join(f"{name} {count / rounds:.2f}" for name, count in flushed.most_common())
-    return tuple(figures), (
-        (
-            f"Flushes per answer by target, from {rounds} counted rounds with everything that follows "
-            f"the reply (ACKs, states, status files): {parts}."
-        ),
+    note = (
+        f"Flushes per answer by target, from {rounds} counted rounds with everything that follows "
+        f"the reply (ACKs, states, status files): {parts}."
     )
+    return tuple(figures), (note,)
 
 
 def _written(made: World) -> int:
     return sum(counters.written_bytes(pid) for pid in made.pids)
 
 
-def _flushed_since(log: Path, start: float) -> Counter[str]:
+def _flushed(log: Path, start: float, end: float) -> Counter[str]:
+    """Count the flushes of a span of time by the role of what was flushed."""
     flushed: Counter[str] = Counter()
     for line in log.read_text().splitlines():
         moment, _, name = line.partition(" ")
-        if float(moment) >= start:
+        if start <= float(moment) <= end:
             flushed[_kind(Path(name))] += 1
     return flushed
 

@@ -19,7 +19,8 @@ from meshllm.clock import TIME_SCALE_VARIABLE, SystemClock
 from meshllm.layout import Layout, NodeTree, node_id
 from meshllm.observe import status
 from meshllm.sim import phone
-from meshllm.sim.mesh import SimMesh, SimRadio
+from meshllm.sim.mesh import SimMesh
+from meshllm.sim.node import SimRadio
 from meshllm.sim.outcome import Outcome, Result
 from meshllm.sim.packets import Packet, Port
 from meshllm.sim.phone import HandedOver

@@ -45,23 +45,29 @@ def destination(row: Message, info: RadioInfo) -> Destination | str:
             return "NO_ADDRESS"
         return Destination(to, _index(row) or 0, _reply_id(row))
     index = _channel_index(row, info)
-    return "NO_CHANNEL" if index is None else Destination(BROADCAST, index, _reply_id(row))
+    return index if isinstance(index, str) else Destination(BROADCAST, index, _reply_id(row))
 
 
 def _index(row: Message) -> int | None:
     index = row.meta.get("channel_index")
-    return index if isinstance(index, int) and 0 <= index <= 255 else None
+    is_slot = isinstance(index, int) and not isinstance(index, bool) and 0 <= index <= 255
+    return index if is_slot else None
 
 
-def _channel_index(row: Message, info: RadioInfo) -> int | None:
-    """The slot holding this thread's channel now: an operator may have moved it since."""
+def _channel_index(row: Message, info: RadioInfo) -> int | str:
+    """The slot holding this thread's channel now: an operator may have moved it since.
+
+    Channels of one name may have different keys, so a row that does not say which is not sent.
+    """
     slots = [c.index for c in info.channels if channel_name(c, info.preset) == row.thread_key]
     wanted = _index(row)
     if wanted in slots:
         return wanted
+    if len(slots) > 1:
+        return "AMBIGUOUS_CHANNEL"
     if slots:
         return slots[0]
-    return wanted if not info.channels else None
+    return "NO_CHANNEL" if info.channels or wanted is None else wanted
 
 
 def _reply_id(row: Message) -> int:

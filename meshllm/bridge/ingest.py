@@ -121,6 +121,20 @@ def telemetry_facts(heard: TelemetryHeard) -> dict[str, float]:
     return dict(sorted(facts.items()))
 
 
+def facts_of(row: Sighting) -> dict[str, float]:
+    """Read a stored sighting's facts back, so that a restart does not look like a change."""
+    try:
+        extras = json.loads(row.telemetry_json or "{}")
+    except ValueError:
+        return {}
+    facts = extras.items() if isinstance(extras, dict) else ()
+    return {
+        name: value
+        for name, value in facts
+        if isinstance(value, (int, float)) and name not in {"snr", "hops", "altitude"}
+    }
+
+
 def _snake(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
 

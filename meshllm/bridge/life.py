@@ -42,7 +42,9 @@ def _try(entry: object) -> Try | None:
     if not isinstance(entry, Mapping):
         return None
     packet_id = entry.get("id")
-    if not isinstance(packet_id, int) or not 0 < packet_id <= MAX_PACKET_ID:
+    if isinstance(packet_id, bool) or not isinstance(packet_id, int):
+        return None
+    if not 0 < packet_id <= MAX_PACKET_ID:
         return None
     result = entry.get("result")
     return Try(packet_id, str(entry.get("at", "")), str(result) if result is not None else None)
@@ -98,8 +100,11 @@ def hand_over(row: Message, packet_id: int) -> Message | None:
 
 
 def confirm(row: Message, packet_id: int, delivery: Delivery) -> Message | None:
-    """Raise the delivery state by an ACK; from any state, but never from delivered to less."""
-    if not row.is_outgoing or _rank(row) >= _RANK[delivery]:
+    """Raise the delivery state by an ACK; from any state, but never from delivered to less.
+
+    A row that no try was made of was never on the air: such an ACK is a stranger's.
+    """
+    if not row.is_outgoing or row.send_attempts == 0 or _rank(row) >= _RANK[delivery]:
         return None
     marked = _with_result(row, packet_id, delivery)
     changed = marked.with_meta(delivery=delivery, reason=None, due_at=None)

@@ -59,6 +59,13 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """The hand-over was written to the radio just now; its QueueStatus may have come before."""
+
+    packet_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SendFailed:
     """The hand-over did not happen for certain; `busy`: the radio is up, its queue is full."""
 
@@ -67,19 +74,20 @@ class SendFailed:
     busy: bool
 
 
-LinkEvent = Up | Down | Heard | SendFailed
+LinkEvent = Up | Down | Heard | Written | SendFailed
 
 
 @dataclass(frozen=True, slots=True)
 class _Send:
     text: OutgoingText
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
     cause: str
     session: int | None = None  #: None: whatever the session
-    wanted: bool = False  #: we asked for a fresh connection; come back at once
+    pause_s: float | None = None  #: before the next connection, where our side ended this one
 
 
 class Link:
@@ -101,21 +109,34 @@ class Link:
         self._commands: queue.SimpleQueue[_Send | _End] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._session = 0
+        self._adopted = 0
         self._backoff_s = FIRST_BACKOFF_S
         self._last_cause = ""
+        self._up_since: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
 
     def start(self) -> None:
         """Begin to connect."""
         self._thread.start()
 
+    def adopt(self, session: int) -> None:
+        """Note whose Up the consumer has seen: its commands are meant for that session alone."""
+        self._adopted = session
+
     def send(self, text: OutgoingText) -> None:
-        """Queue one hand-over; the outcome arrives as a QueueStatus or a SendFailed."""
-        self._commands.put(_Send(text))
+        """Queue one hand-over. It ends in Written, SendFailed or Down, the last two being unknown.
+
+        One that outlives its session is dropped: the consumer resumes it after the next Up.
+        """
+        self._commands.put(_Send(text, self._adopted))
 
     def refresh(self, cause: str) -> None:
         """Ask for a fresh connection, after which the radio takes an id again."""
-        self._commands.put(_End(cause, self._session, wanted=True))
+        self.drop(cause, pause_s=0.0)
+
+    def drop(self, cause: str, *, pause_s: float) -> None:
+        """End this connection; the next one is made after `pause_s`."""
+        self._commands.put(_End(cause, self._adopted, pause_s))
 
     def stop(self, limit_s: float) -> None:
         """End the connection and the thread, within `limit_s` real seconds."""
@@ -127,24 +148,29 @@ class Link:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._session += 1
-            radio = self._make_radio(self._emitter(self._session))
-            started = self._clock.monotonic()
+            self._up_since = None
             try:
-                end = self._live(radio)
+                end = self._live()
             except LinkDownError as error:
                 end = _End(str(error))
             except Exception as error:
                 log.exception("link_crashed", radio=self._name, consequence="connecting again")
                 end = _End(repr(error))
-            radio.close()
-            self._rest(end, lived_s=self._clock.monotonic() - started)
+            self._rest(end)
 
-    def _live(self, radio: Radio) -> _End:
-        info = radio.connect()
-        log.info("link_up", radio=self._name, node=f"!{info.number:08x}", session=self._session)
-        self._last_cause = ""
-        self._deliver(Up(info, self._session))
-        return self._serve(radio)
+    def _live(self) -> _End:
+        radio = self._make_radio(self._emitter(self._session))
+        try:
+            info = radio.connect()
+            if self._stopping.is_set():
+                return _End("stopping")
+            self._up_since = self._clock.monotonic()
+            log.info("link_up", radio=self._name, node=f"!{info.number:08x}", session=self._session)
+            self._last_cause = ""
+            self._deliver(Up(info, self._session))
+            return self._serve(radio)
+        finally:
+            radio.close()
 
     def _serve(self, radio: Radio) -> _End:
         next_probe = self._clock.monotonic() + PROBE_INTERVAL_S
@@ -156,10 +182,11 @@ class Link:
                 radio.probe()
                 next_probe = self._clock.monotonic() + PROBE_INTERVAL_S
                 continue
-            if isinstance(command, _Send):
-                self._send(radio, command.text)
-            elif command.session in (None, self._session):
+            if command.session not in (None, self._session):
+                continue
+            if isinstance(command, _End):
                 return command
+            self._send(radio, command.text)
 
     def _send(self, radio: Radio, text: OutgoingText) -> None:
         try:
@@ -169,6 +196,8 @@ class Link:
         except LinkDownError as error:
             self._deliver(SendFailed(text.packet_id, str(error), busy=False))
             raise
+        else:
+            self._deliver(Written(text.packet_id))
 
     def _emitter(self, session: int) -> Callable[[RadioEvent], None]:
         def emit(event: RadioEvent) -> None:
@@ -180,18 +209,19 @@ class Link:
 
         return emit
 
-    def _rest(self, end: _End, *, lived_s: float) -> None:
+    def _rest(self, end: _End) -> None:
         if self._stopping.is_set():
             return
-        if lived_s > STABLE_S:
+        since = self._up_since
+        if since is not None and self._clock.monotonic() - since > STABLE_S:
             self._backoff_s = FIRST_BACKOFF_S
-        wait_s = 0.0 if end.wanted else self._backoff_s
+        wait_s = self._backoff_s if end.pause_s is None else end.pause_s
         self._deliver(Down(end.cause, wait_s))
-        if end.wanted:
-            log.info("link_refreshed", radio=self._name, reason=end.cause)
+        if end.pause_s is not None:
+            log.info("link_dropped", radio=self._name, reason=end.cause, retry_in_s=wait_s)
         elif end.cause != self._last_cause:  # one line per outage and cause, however long it lasts
             log.warning("link_down", radio=self._name, reason=end.cause, retry_in_s=wait_s)
             self._last_cause = end.cause
-        if not end.wanted:
-            self._stopping.wait(wait_s / self._clock.scale)
+        if end.pause_s is None:
             self._backoff_s = min(self._backoff_s * 2, LONGEST_BACKOFF_S)
+        self._stopping.wait(wait_s / self._clock.scale)

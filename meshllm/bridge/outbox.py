@@ -7,7 +7,7 @@ without a result, which is resumed under the same id. Policy is in `retry`, lega
 
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -30,6 +30,8 @@ from meshllm.records import Message
 log = structlog.get_logger()
 
 HANDOVER_S: Final = 5.0  #: a queueStatus comes within milliseconds; none by then means unknown
+WRITE_S: Final = 60.0  #: above all deadlines of the link, which reports every hand-over's end
+ACK_GRACE_S: Final = 5.0  #: after connecting the radio first hands out the ACKs that it kept
 STORAGE_RETRY_S: Final = 5.0  #: pause after a write that the file system refused
 MAX_UNKNOWN: Final = 3  #: hand-overs without any answer before the row is left unconfirmed
 REMEMBERED_IDS: Final = 4000  #: packet ids kept for late ACKs after a row is final
@@ -74,6 +76,7 @@ class _Thread:
     """What one thread file still wants from us."""
 
     queued: list[Message] = field(default_factory=list)
+    due: dict[Key, tuple[str, float]] = field(default_factory=dict)
     part_states: dict[tuple[str, int], Message] = field(default_factory=dict)
     ack_deadlines: dict[Key, float] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ class Outbox:
         self._clock = clock
         self._is_tcp = kind == "tcp"
         self._info: RadioInfo | None = None
+        self._is_up = False
         self._threads: dict[Path, _Thread] = {}
         self._by_packet: OrderedDict[int, tuple[Path, Key]] = OrderedDict()
         self._in_flight: _InFlight | None = None
@@ -120,12 +124,18 @@ class Outbox:
     def link_up(self, info: RadioInfo) -> None:
         """The radio is there (again): its memory of this connection's ids is empty."""
         self._info = info
+        self._is_up = True
         self._used_ids.clear()
         self._refreshing = False
+        earliest = self._clock.monotonic() + ACK_GRACE_S
+        for thread in self._threads.values():
+            thread.ack_deadlines = {
+                key: max(deadline, earliest) for key, deadline in thread.ack_deadlines.items()
+            }
 
     def link_down(self) -> None:
         """The radio is gone; a hand-over without its answer is unknown and will be resumed."""
-        self._info = None
+        self._is_up = False
         self._in_flight = None
 
     def scan(self, path: Path) -> None:
@@ -145,6 +155,7 @@ class Outbox:
                 continue
             if life.is_queued(row):
                 thread.queued.append(row)
+                self._note_due(thread, row, previous)
                 self._remember(path, row)
             elif life.awaits_ack(row):
                 known = previous.ack_deadlines.get(row.key) if previous else None
@@ -156,6 +167,13 @@ class Outbox:
         self._threads.pop(path, None)
         if thread.queued or thread.ack_deadlines:
             self._threads[path] = thread
+
+    def written(self, packet_id: int) -> None:
+        """The radio got the hand-over only now: the link may have been busy with a probe."""
+        now = self._clock.monotonic()
+        self._not_before = max(self._not_before, now + self._settings.spacing_s)
+        if self._in_flight is not None and self._in_flight.packet_id == packet_id:
+            self._in_flight.deadline = now + HANDOVER_S
 
     def queue_status(self, status: QueueStatus) -> None:
         """Settle the hand-over that this status names; others are of no row of ours."""
@@ -217,9 +235,9 @@ class Outbox:
             if now < self._in_flight.deadline:
                 return self._in_flight.deadline - now
             self._no_answer(self._in_flight)
-        self._check_ack_timers(now)
-        if self._info is None or self._refreshing:
+        if not self._is_up or self._refreshing:
             return self._idle_wait(now)
+        self._check_ack_timers(now)
         if now < self._not_before:
             return self._not_before - now
         ready, wait_s = self._next_ready()
@@ -238,9 +256,10 @@ class Outbox:
     def _next_ready(self) -> tuple[tuple[Path, Message] | None, float]:
         best: tuple[str, Path, Message] | None = None
         wait_s = 60.0
+        now = self._clock.monotonic()
         for path, thread in self._threads.items():
             for row in thread.queued:
-                due_s = self._due_in_s(row)
+                due_s = thread.due[row.key][1] - now if row.key in thread.due else 0.0
                 if due_s > 0:
                     wait_s = min(wait_s, due_s)
                     continue
@@ -251,12 +270,16 @@ class Outbox:
                 break
         return ((best[1], best[2]) if best else None), wait_s
 
-    def _due_in_s(self, row: Message) -> float:
+    def _note_due(self, thread: _Thread, row: Message, previous: _Thread | None) -> None:
+        """Turn a wall time into a deadline once: a clock set back must not hold a row for ever."""
         due_at = row.meta.get("due_at")
-        if not isinstance(due_at, str):
-            return 0.0
-        age = wall_age_s(self._clock, due_at)
-        return 0.0 if age is None else -age
+        age = wall_age_s(self._clock, due_at) if isinstance(due_at, str) else None
+        if age is None or age >= 0:
+            return
+        known = previous.due.get(row.key) if previous else None
+        if known is None or known[0] != due_at:
+            known = (str(due_at), self._clock.monotonic() + min(-age, retry.LONGEST_WAIT_S))
+        thread.due[row.key] = known
 
     def _is_blocked(self, thread: _Thread, row: Message) -> bool:
         """Part n waits for the hand-over of part n-1."""
@@ -271,8 +294,11 @@ class Outbox:
         if target is None:
             return
         history = life.tries(row)
+        if len(history) >= retry.MAX_ANY_TRIES:
+            self._silence(path, row)  # a link that breaks at every hand-over ends here
+            return
         packet_id = retry.choose_id(
-            life.own_packet_id(row),
+            self._own_id(path, row),
             history,
             is_tcp=self._is_tcp,
             fresh=secrets.randbelow(life.MAX_PACKET_ID) + 1,
@@ -291,7 +317,7 @@ class Outbox:
         self._by_packet[packet_id] = (path, row.key)
         self._used_ids.add(packet_id)
         now = self._clock.monotonic()
-        self._in_flight = _InFlight(path, row.key, packet_id, now + HANDOVER_S)
+        self._in_flight = _InFlight(path, row.key, packet_id, now + WRITE_S)
         self._not_before = now + self._settings.spacing_s
         if history and packet_id not in {t.packet_id for t in history}:
             log.warning("send_repeated_with_new_id", message_id=row.message_id, packet_id=packet_id)
@@ -305,6 +331,13 @@ class Outbox:
                 reply_id=target.reply_id,
             )
         )
+
+    def _own_id(self, path: Path, row: Message) -> int | None:
+        """The id a hand-made row asks for is not used twice: it is part of the cipher's nonce."""
+        own = life.own_packet_id(row)
+        if own is None or own in self._used_ids:
+            return None
+        return own if self._by_packet.get(own) in (None, (path, row.key)) else None
 
     def _target(self, path: Path, row: Message) -> Destination | None:
         assert self._info is not None
@@ -343,16 +376,10 @@ class Outbox:
 
     def _failed(self, path: Path, key: Key, packet_id: int, error: str, *, from_self: bool) -> None:
         row = self._row(path, key)
-        if row is None or row.meta.get("delivery") == "delivered":
+        if row is None or not _concerns(row, packet_id, error):
             return
-        if row.direction == "outbound" and row.send_status == "failed":
-            return
-        if row.thread_type == "channel" and row.direction == "outbound":
-            return  # a broadcast can at best be relayed; nobody owes it an ACK
-        history = [
-            life.Try(t.packet_id, t.at, error if t.packet_id == packet_id else t.result)
-            for t in life.tries(row)
-        ]
+        history = list(life.tries(row))
+        history[-1] = replace(history[-1], result=error)
         verdict = retry.after_error(
             error,
             from_self=from_self,
@@ -428,7 +455,8 @@ class Outbox:
         return found.to if isinstance(found, Destination) else None
 
     def _row(self, path: Path, key: Key) -> Message | None:
-        return next((r for r in self._tables.read(path) if r.is_outgoing and r.key == key), None)
+        rows = reversed(self._tables.read(path))  # as Table.update: the newest of equal keys
+        return next((r for r in rows if r.is_outgoing and r.key == key), None)
 
     def _remember(self, path: Path, row: Message) -> None:
         for packet_id in life.packet_ids(row):
@@ -476,6 +504,25 @@ class Outbox:
 
 
 def _group(row: Message) -> str:
-    """Name the answer a part belongs to."""
-    prompt_id = row.meta.get("prompt_id")
-    return prompt_id if isinstance(prompt_id, str) else row.reply_to_id
+    """Name the answer a part belongs to; "more" answers another question from the same prompt."""
+    return f"{row.meta.get('prompt_id', '')} {row.reply_to_id}"
+
+
+def _concerns(row: Message, packet_id: int, error: str) -> bool:
+    """Say whether a NAK of this id changes the row's state now.
+
+    Not when it is final, when a newer try runs under another id, or when the same NAK came before.
+    """
+    history = life.tries(row)
+    if not history or history[-1].packet_id != packet_id:
+        return False
+    if row.meta.get("delivery") == "delivered" or _is_given_up(row):
+        return False
+    if row.direction == "outbound":
+        # A broadcast can at best be relayed; nobody owes it an ACK. But it may have been refused.
+        return row.thread_type == "dm" or error in retry.NEVER_SENT
+    return history[-1].result is None
+
+
+def _is_given_up(row: Message) -> bool:
+    return row.direction == "outbound" and row.send_status == "failed"

@@ -52,35 +52,41 @@ class Recorder:
         self._threads = set(tree.thread_files())
         self._index: OrderedDict[Path, _Index] = OrderedDict()
         self._backlog: list[tuple[Path, Message]] = []
+        self._held: list[tuple[Arrival, RadioInfo]] = []
         self._retry_at = 0.0
 
     def record(self, arrivals: Sequence[Arrival], info: RadioInfo) -> None:
         """Write a burst: one commit per thread. What the disk refuses is kept and tried again."""
         fresh: dict[Path, list[Message]] = {}
         for arrival in arrivals:
-            place = self._place(arrival, info)
-            if place is None:
+            try:
+                place = self._place(arrival, info)
+                row = self._unique(*place) if place is not None else None
+            except TransientError as error:
+                self._hold(arrival, info, error)
                 continue
-            path, row = place
-            row_or_none = self._unique(path, row)
-            if row_or_none is not None:
-                fresh.setdefault(path, []).append(row_or_none)
+            if place is not None and row is not None:
+                fresh.setdefault(place[0], []).append(row)
         for path, rows in fresh.items():
             self._write(path, rows)
 
     def tick(self) -> float | None:
         """Retry what the disk refused; seconds until the next retry, None when nothing waits."""
-        if not self._backlog:
+        if not (self._backlog or self._held):
             return None
         now = self._clock.monotonic()
         if now >= self._retry_at:
+            held, self._held = self._held, []
+            for arrival, info in held:
+                self.record([arrival], info)
             waiting, self._backlog = self._backlog, []
             by_path: dict[Path, list[Message]] = {}
             for path, row in waiting:
                 by_path.setdefault(path, []).append(row)
             for path, rows in by_path.items():
                 self._write(path, rows)
-        return max(0.0, self._retry_at - now) if self._backlog else None
+        waits = bool(self._backlog or self._held)
+        return max(0.0, self._retry_at - now) if waits else None
 
     def _place(self, arrival: Arrival, info: RadioInfo) -> tuple[Path, Message] | None:
         heard = arrival.heard
@@ -178,6 +184,20 @@ class Recorder:
                 sender=row.sender_id,
                 at=utc_text(self._clock.utc()),
             )
+
+    def _hold(self, arrival: Arrival, info: RadioInfo, error: TransientError) -> None:
+        """Keep a text whose thread cannot even be read now."""
+        has_room = len(self._held) < MAX_BACKLOG
+        if has_room:
+            self._held.append((arrival, info))
+        self._retry_at = self._clock.monotonic() + BACKLOG_RETRY_S
+        log.error(
+            "message_not_written",
+            rows=1,
+            dropped=0 if has_room else 1,
+            reason=str(error),
+            retry_in_s=BACKLOG_RETRY_S,
+        )
 
     def _keep(self, path: Path, rows: list[Message], error: TransientError) -> None:
         room = MAX_BACKLOG - len(self._backlog)

@@ -54,7 +54,7 @@ class Registry:
         self._nodes = {row.node_id: row for row in self._load(self._nodes_table)}
         self._latest = {row.node_id: row for row in self._load(self._latest_table)}
         self._last_sighting = {row.node_id: row for row in self._load(self._sightings_table)}
-        self._facts: dict[str, dict[str, float]] = {}
+        self._facts = {i: ingest.facts_of(row) for i, row in self._last_sighting.items()}
         self._altitudes: dict[str, int | None] = {}
         self._stored_nodes = set(self._nodes)
         self._stored_latest = set(self._latest)
@@ -160,12 +160,23 @@ class Registry:
                     self._latest_table, self._latest, self._dirty_latest, self._stored_latest
                 )
         except DamagedFileError:
-            quarantine.repair(self._nodes_table, self._tree.quarantine, self._clock)
-            quarantine.repair(self._latest_table, self._tree.quarantine, self._clock)
+            self._repair()
         except TransientError as error:
             self._next_flush = self._clock.monotonic() + FLUSH_INTERVAL_S
             self._urgent = False
             log.error("registry_not_written", reason=str(error), retry_in_s=FLUSH_INTERVAL_S)
+
+    def _repair(self) -> None:
+        """Mend both files; what the damage took from them is written again by the next flush."""
+        try:
+            self._stored_nodes = {row.node_id for row in self._load(self._nodes_table)}
+            self._stored_latest = {row.node_id for row in self._load(self._latest_table)}
+        except TransientError as error:
+            log.error("registry_not_written", reason=str(error), retry_in_s=FLUSH_INTERVAL_S)
+        self._dirty_nodes |= self._nodes.keys() - self._stored_nodes
+        self._dirty_latest |= self._latest.keys() - self._stored_latest
+        self._urgent = False
+        self._next_flush = self._clock.monotonic() + FLUSH_INTERVAL_S
 
     def _load(self, table: Table[R]) -> tuple[R, ...]:
         snapshot = table.read()
@@ -179,12 +190,15 @@ class Registry:
     ) -> None:
         if not dirty:
             return
-        table.commit(
+        changed = table.commit(
             append=[rows[i] for i in sorted(dirty - stored)],
             changes={(i,): _constant(rows[i]) for i in sorted(dirty & stored)},
         )
+        removed = {i for i in dirty & stored if (i,) not in changed}  # by hand; appended next time
         stored |= dirty
+        stored -= removed
         dirty.clear()
+        dirty |= removed
 
     def _admit(self, node_id: str, at: str, *, is_fresh: bool) -> bool:
         known = self._nodes.get(node_id)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from meshllm.airtime import retransmit_timer_s
+from meshllm.airtime import PRESETS, retransmit_timer_s
 from meshllm.bridge.life import Try
 
 MAX_ATTEMPTS: Final = 3  #: each is three transmissions of the radio plus every relay
@@ -19,6 +19,8 @@ FIRST_BACKOFF_S: Final = 30.0  #: doubles with each attempt
 RATE_LIMIT_WAIT_S: Final = 5.0  #: the firmware allows one text in 2 s
 DUTY_CYCLE_WAIT_S: Final = 300.0  #: the firmware's window is an hour; five minutes free some of it
 KEY_WAIT_S: Final = 60.0  #: a node info exchange over a busy mesh
+LONGEST_WAIT_S: Final = DUTY_CYCLE_WAIT_S  #: of all here; a later due time is a clock that jumped
+SLOWEST_PRESET: Final = "LONG_SLOW"  #: timers of a radio with settings of its own
 ACK_MARGIN_S: Final = 30.0  #: added to the radio's three timers: the ACK travels back, too
 _TRANSMISSIONS: Final = 3  #: NUM_RELIABLE_RETX of the firmware: first send and two repeats
 
@@ -104,7 +106,8 @@ def choose_id(own: int | None, history: Sequence[Try], *, is_tcp: bool, fresh: i
 
 def ack_timeout_s(text_bytes: int, preset: str) -> float:
     """Seconds after hand-over until silence counts: the radio's own three timers and a margin."""
-    return _TRANSMISSIONS * retransmit_timer_s(text_bytes, preset, pki=True) + ACK_MARGIN_S
+    known = preset if preset in PRESETS else SLOWEST_PRESET
+    return _TRANSMISSIONS * retransmit_timer_s(text_bytes, known, pki=True) + ACK_MARGIN_S
 
 
 def _costly(history: Sequence[Try]) -> int:

@@ -72,9 +72,7 @@ class BridgeService:
         station_settings = StationSettings(
             name=str(link),
             kind=link.kind,
-            alias=entry.alias or ""
-            if settings.node_uid_strategy == "config" or entry.alias
-            else "",
+            alias=entry.alias if settings.node_uid_strategy == "config" else "",
             modes=self._modes,
             lock_timeout_s=settings.lock_timeout_seconds,
             outbox=OutboxSettings(
@@ -94,12 +92,18 @@ class BridgeService:
         return station
 
     def _claim(self, tree: NodeTree, station: Station) -> bool:
-        """Give a tree to one station only: two configured links may lead to the same node."""
+        """Give a tree to one station only: two configured links may lead to the same node.
+
+        A station asks when its radio turned out to be another node, so what it had is free again:
+        two serial radios that swapped their ports find each other's trees.
+        """
         with self._owning:
+            for root in [root for root, owner in self._owners.items() if owner is station]:
+                del self._owners[root]
             if self._owners.setdefault(tree.root, station) is not station:
                 return False
+        atomic.make_folders(tree.channels, tree.dms, modes=self._modes)
         for folder in (tree.channels, tree.dms):
-            folder.mkdir(parents=True, exist_ok=True)
             self._watch.watch(folder)
         return True
 

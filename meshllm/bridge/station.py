@@ -6,6 +6,7 @@ Everything here runs on the station's own thread, so one radio never waits for a
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import structlog
 from meshllm import layout
 from meshllm.bridge import ingest
 from meshllm.bridge.address import channel_name, preset_name
-from meshllm.bridge.link import Down, Heard, Link, LinkEvent, SendFailed, Up
+from meshllm.bridge.link import Down, Heard, Link, LinkEvent, SendFailed, Up, Written
 from meshllm.bridge.outbox import Outbox, OutboxSettings
 from meshllm.bridge.recorder import Arrival, Recorder
 from meshllm.bridge.registry import Registry
@@ -49,6 +50,8 @@ STATUS_INTERVAL_S: Final = 60.0  #: heartbeat of radio.json
 SCAN_SLICE: Final = 20  #: thread files looked through between two looks at the radio
 CRASH_PAUSE_S: Final = 5.0
 MAX_BURST: Final = 200  #: events handled in one go
+REFUSED_PAUSE_S: Final = 300.0  #: every visit to another station's radio takes packets from it
+STORAGE_PAUSE_S: Final = 10.0  #: before connecting again where the disk refused the radio's tree
 MAX_EARLY: Final = 2000  #: packets held until the radio is known; it keeps at most 100 itself
 _WORK_MARKS: Final = (b"queued", b'""handed""', b'""relayed""')  #: rows with work hold one of these
 
@@ -102,6 +105,7 @@ class Station:
         self._on_tree = on_tree
         self._clock = clock
         self._events: queue.SimpleQueue[LinkEvent | _FileChanged | None] = queue.SimpleQueue()
+        self._batch: deque[LinkEvent | _FileChanged | None] = deque()
         self._link = Link(settings.name, make_radio, self._events.put, clock=clock)
         self._bound: _Bound | None = None
         self._early: list[Heard] = []
@@ -133,14 +137,15 @@ class Station:
         return self._bound.tree.root if self._bound else None
 
     def stop(self, limit_s: float) -> None:
-        """Finish the current step, write what is gathered, drop the link."""
+        """Drop the link, write what it still reported, finish the current step."""
+        self._link.stop(limit_s / 2)
         self._stopping.set()
         self._events.put(None)
-        self._link.stop(limit_s / 2)
-        self._thread.join(limit_s / 2)
+        if self._thread.is_alive():
+            self._thread.join(limit_s / 2)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() and self._events.empty() and not self._batch):
             try:
                 self._step()
             except Exception:
@@ -149,6 +154,7 @@ class Station:
                     radio=self._settings.name,
                     consequence="going on with the next event",
                 )
+                self._wait_s = 0.0
                 self._stopping.wait(CRASH_PAUSE_S / self._clock.scale)
         if self._bound:
             self._bound.registry.flush(force=True)
@@ -156,9 +162,10 @@ class Station:
             self._write_status()
 
     def _step(self) -> None:
-        batch = self._take(self._wait_s)
+        self._take(self._wait_s)
         texts: list[Arrival] = []
-        for event in batch:
+        while self._batch:
+            event = self._batch.popleft()  # one that crashes the step takes no other with it
             if (
                 isinstance(event, Heard)
                 and isinstance(event.event, TextHeard)
@@ -173,15 +180,14 @@ class Station:
         self._record(texts)
         self._tick()
 
-    def _take(self, wait_s: float) -> list[LinkEvent | _FileChanged | None]:
-        batch: list[LinkEvent | _FileChanged | None] = []
+    def _take(self, wait_s: float) -> None:
+        limit_s = 0.0 if self._batch or self._stopping.is_set() else wait_s / self._clock.scale
         try:
-            batch.append(self._events.get(timeout=max(0.0, wait_s / self._clock.scale)))
-            while len(batch) < MAX_BURST:
-                batch.append(self._events.get_nowait())
+            self._batch.append(self._events.get(timeout=max(0.0, limit_s)))
+            while len(self._batch) < MAX_BURST:
+                self._batch.append(self._events.get_nowait())
         except queue.Empty:
             pass
-        return batch
 
     def _handle(self, event: LinkEvent | _FileChanged | None) -> None:
         if isinstance(event, Up):
@@ -190,18 +196,30 @@ class Station:
             self._link_down(event)
         elif isinstance(event, Heard):
             self._heard(event)
+        elif isinstance(event, Written) and self._bound:
+            self._bound.outbox.written(event.packet_id)
         elif isinstance(event, SendFailed) and self._bound:
             self._bound.outbox.send_failed(event.packet_id, event.cause, busy=event.busy)
         elif isinstance(event, _FileChanged):
             self._file_changed(event.path)
 
     def _link_up(self, event: Up) -> None:
-        info, self._session = event.info, event.session
+        info = event.info
+        self._link.adopt(event.session)
+        if self._bound is None or self._bound.info.number != info.number:
+            try:
+                self._bind(info)
+            except TransientError as error:
+                # What was heard stays in memory for the next connection.
+                log.error("tree_not_opened", radio=self._settings.name, reason=str(error))
+                self._link.drop("the tree cannot be opened", pause_s=STORAGE_PAUSE_S)
+                return
+        self._session = event.session
         self._is_up, self._link_cause = True, ""
         self._up_at = self._clock.monotonic()
-        if self._bound is None or self._bound.info.number != info.number:
-            self._bind(info)
         if self._bound is None:
+            self._early.clear()  # another station's: its own link hears of them, too, or has
+            self._link.drop("another station's radio", pause_s=REFUSED_PAUSE_S)
             return
         self._bound.info = info
         self._bound.registry.adopt(info)
@@ -223,6 +241,10 @@ class Station:
     def _bind(self, info: RadioInfo) -> None:
         """Open the tree of this node; a radio that was swapped gets a tree of its own."""
         settings = self._settings
+        swapped, self._bound = self._bound, None
+        if swapped is not None:
+            log.warning("radio_swapped", radio=settings.name, was=swapped.tree.node_uid)
+            swapped.registry.flush(force=True)
         tree = self._files.tree(settings.alias or layout.node_id(info.number))
         if not self._on_tree(tree):
             log.error(
@@ -231,11 +253,7 @@ class Station:
                 node_uid=tree.node_uid,
                 reason="another configured radio is the same node",
             )
-            self._bound = None
             return
-        if self._bound is not None:
-            log.warning("radio_swapped", radio=settings.name, node_uid=tree.node_uid)
-            self._bound.registry.flush(force=True)
         atomic.make_folders(*tree.folders(), modes=settings.modes)
         tables = Tables(
             tree.quarantine,

@@ -126,20 +126,26 @@ class OllamaModel:
         return replace(result, duration_ms=round(duration_s * 1000))
 
     def probe(self) -> ProbeResult:
-        """Ask for the version, then for the installed models. Seconds at most."""
+        """Ask for the version, then for the installed models. Seconds at most.
+
+        Servers that imitate Ollama may offer neither: what is not offered says nothing about the
+        model, so it counts as ready and the first question finds out.
+        """
         version = self._ask(
             self._probe_link, Call("GET", f"{self._base}/api/version"), self._quick_s
         )
-        if version.problem:
+        if version.problem and not version.is_absent:
             return ProbeResult(version.problem, f"{self._base}: {version.detail}")
-        if not isinstance(version.fields.get("version"), str):
+        if not version.is_absent and not isinstance(version.fields.get("version"), str):
             return ProbeResult(ProbeState.BROKEN, f"{self._base}: no Ollama server answers there")
         tags = self._ask(self._probe_link, Call("GET", f"{self._base}/api/tags"), self._quick_s)
+        if tags.is_absent:
+            return ProbeResult(ProbeState.READY, f"{self._base} does not list its models")
         if tags.problem:
             return ProbeResult(tags.problem, f"{self._base}: {tags.detail}")
         if _full_name(self._model) in set(_model_names(tags.fields)):
             return ProbeResult(
-                ProbeState.READY, f"Ollama {version.fields['version']} at {self._base}"
+                ProbeState.READY, f"Ollama {version.fields.get('version', '')} at {self._base}"
             )
         return ProbeResult(
             ProbeState.MISSING_MODEL,
@@ -270,6 +276,7 @@ class _Answer:
     fields: Mapping[str, object]
     problem: ProbeState | None = None
     detail: str = ""
+    is_absent: bool = False  #: the server is there and does not offer this call
 
 
 class _Reading:
@@ -414,6 +421,9 @@ def _refusal(status: int, body: bytes) -> tuple[Outcome, str]:
     return Outcome.BROKEN, detail
 
 
+_NOT_OFFERED: Final = frozenset({404, 405, 501})
+
+
 def _quick_answer(status: int, body: bytes, ended: Ended) -> _Answer:
     if ended.how is Ending.UNREACHABLE:
         return _Answer({}, ProbeState.UNREACHABLE, ended.detail)
@@ -422,7 +432,8 @@ def _quick_answer(status: int, body: bytes, ended: Ended) -> _Answer:
         return _Answer({}, ProbeState.BROKEN, ended.detail or str(ended.how))
     fields = _parse_object(body)
     if status != 200 or fields is None:
-        return _Answer({}, ProbeState.BROKEN, f"HTTP {status}: {_quote(body) or 'no text'}")
+        detail = f"HTTP {status}: {_quote(body) or 'no text'}"
+        return _Answer({}, ProbeState.BROKEN, detail, is_absent=status in _NOT_OFFERED)
     return _Answer(fields)
 
 

@@ -175,7 +175,7 @@ class DeviceRadio:
         packet.id = text.packet_id
         packet.channel = text.channel_index
         packet.decoded.portnum = portnums_pb2.PortNum.TEXT_MESSAGE_APP
-        packet.decoded.payload = text.text.encode()
+        packet.decoded.payload = text.text.encode("utf-8", "replace")
         if text.reply_id:
             packet.decoded.reply_id = text.reply_id
         hop_limit = interface.localNode.localConfig.lora.hop_limit or DEFAULT_HOP_LIMIT

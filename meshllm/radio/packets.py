@@ -16,6 +16,7 @@ from meshllm.radio.base import (
 )
 
 MAX_NAME_CHARS: Final = 64  #: longest node name kept; the protocol allows 39 bytes
+_MAX_ID: Final = 0xFFFFFFFF  #: node numbers, packet ids and times are 32 bits wide
 _SNR_RANGE_DB: Final = (-64.0, 64.0)
 _RSSI_RANGE_DBM: Final = (-200, 20)
 _METRIC_GROUPS: Final = (
@@ -42,17 +43,17 @@ def parse(packet: Mapping[str, object]) -> PacketEvent | None:
 
 
 def _envelope(packet: Mapping[str, object]) -> Envelope | None:
-    sender = _whole(packet.get("from"))
-    if not sender:
+    sender = _bounded(_whole(packet.get("from")), 1, _MAX_ID)
+    if sender is None:
         return None
     snr = _number(packet.get("rxSnr"))
     rssi = _whole(packet.get("rxRssi"))
-    if rssi is not None and snr is None:
+    if rssi is not None and "rxSnr" not in packet:
         snr = 0.0  # the library leaves out a value of exactly zero
     return Envelope(
-        sender=sender & 0xFFFFFFFF,
-        to=(_whole(packet.get("to")) or 0) & 0xFFFFFFFF,
-        packet_id=(_whole(packet.get("id")) or 0) & 0xFFFFFFFF,
+        sender=sender,
+        to=_bounded(_whole(packet.get("to")), 0, _MAX_ID) or 0,
+        packet_id=_bounded(_whole(packet.get("id")), 0, _MAX_ID) or 0,
         channel_index=_bounded(_whole(packet.get("channel")), 0, 255) or 0,
         snr_db=snr if snr is not None and _SNR_RANGE_DB[0] <= snr <= _SNR_RANGE_DB[1] else None,
         rssi=_bounded(rssi, *_RSSI_RANGE_DBM),
@@ -60,13 +61,13 @@ def _envelope(packet: Mapping[str, object]) -> Envelope | None:
         hop_limit=_bounded(_whole(packet.get("hopLimit")), 0, 7),
         via_mqtt=packet.get("viaMqtt") is True,
         pki=packet.get("pkiEncrypted") is True,
-        rx_time=_whole(packet.get("rxTime")),
+        rx_time=_bounded(_whole(packet.get("rxTime")), 1, _MAX_ID),
     )
 
 
 def _text(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent:
     payload = decoded.get("payload")
-    raw = payload if isinstance(payload, bytes) else str(decoded.get("text", "")).encode()
+    raw = payload if isinstance(payload, bytes) else _bytes(decoded.get("text"))
     try:
         text, broken = raw.decode(), None
     except UnicodeDecodeError:
@@ -74,8 +75,8 @@ def _text(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent:
     return TextHeard(
         envelope,
         text,
-        reply_id=_whole(decoded.get("replyId")) or 0,
-        emoji=_whole(decoded.get("emoji")) or 0,
+        reply_id=_bounded(_whole(decoded.get("replyId")), 0, _MAX_ID) or 0,
+        emoji=_bounded(_whole(decoded.get("emoji")), 0, _MAX_ID) or 0,
         raw=broken,
     )
 
@@ -121,14 +122,14 @@ def _user(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent | No
 
 
 def _routing(envelope: Envelope, decoded: Mapping[str, object]) -> PacketEvent | None:
-    request_id = _whole(decoded.get("requestId"))
-    if not request_id:
+    request_id = _bounded(_whole(decoded.get("requestId")), 1, _MAX_ID)
+    if request_id is None:
         return None
     routing = decoded.get("routing")
     body = routing if isinstance(routing, Mapping) else {}
     if "routeRequest" in body or "routeReply" in body:
         return None
-    return RoutingHeard(envelope, request_id & 0xFFFFFFFF, str(body.get("errorReason", "NONE")))
+    return RoutingHeard(envelope, request_id, str(body.get("errorReason", "NONE")))
 
 
 _READERS: Final = {
@@ -145,6 +146,10 @@ def name(value: object) -> str:
     return value[:MAX_NAME_CHARS] if isinstance(value, str) else ""
 
 
+def _bytes(value: object) -> bytes:
+    return value.encode("utf-8", "replace") if isinstance(value, str) else b""
+
+
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -152,8 +157,7 @@ def _whole(value: object) -> int | None:
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    number = float(value)
-    return number if abs(number) < 1e12 else None  # also drops NaN and the infinities
+    return float(value) if abs(value) < 1e12 else None  # also drops NaN and the infinities
 
 
 def _bounded(value: int | None, low: int, high: int) -> int | None:

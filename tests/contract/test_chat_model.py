@@ -1,5 +1,6 @@
 """The ChatModel contract, run against the scripted model and the Ollama client alike."""
 
+import http.server
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -412,6 +413,29 @@ def test_a_probe_names_the_command_that_gets_a_missing_model(server: OllamaServe
         f"{server.url} has no model qwen3-4b",
         pull_command="ollama pull qwen3-4b",
     )
+
+
+def test_a_server_that_only_chats_counts_as_ready() -> None:
+    """What is not offered says nothing about the model: the first question finds out."""
+
+    class ChatOnly(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), ChatOnly) as web:
+        thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        model = OllamaModel(f"http://127.0.0.1:{web.server_port}", INSTRUCT, clock=SystemClock())
+
+        state = model.probe().state
+
+        model.close()
+        web.shutdown()
+        thread.join()
+    assert state is ProbeState.READY
 
 
 def test_a_probe_of_nothing_is_unreachable() -> None:

@@ -84,8 +84,9 @@ def test_two_parts_arrive_in_order_and_spaced(world: World) -> None:
 
     question = ada.say("how do I get clean water?", to=world.radio)
 
-    wait_until(lambda: len(world.answers_heard(ada, question)) == 2, "both parts")
-    first, second = world.answers_heard(ada, question) if False else ada.heard
+    wait_until(lambda: len(ada.heard) == 2, "both parts")
+    first, second = ada.heard
+    assert first.reply_id == question
     assert ((first.text or "")[:6], (second.text or "")[:6]) == ("(1/2) ", "(2/2) ")
     assert max(len(first.payload), len(second.payload)) <= 200
     sent = {item.packet.id: item.at for item in world.radio.sent}
@@ -119,4 +120,4 @@ def test_every_text_on_one_radio_keeps_its_distance(world: World) -> None:
 
     times = [item.at for item in world.radio.sent]
     assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= 2.5
-    assert [len(person.heard) for person in people] == [1, 1, 1]
+    assert [len(world.answers_heard(p, q)) for p, q in zip(people, questions, strict=True)] == [1, 1, 1]

@@ -6,6 +6,7 @@ in the world's folder; a failing test prints the thread files and the ends of th
 
 import atexit
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 from meshllm.clock import SystemClock, Waker
 from meshllm.config import Settings
-from meshllm.layout import Layout, NodeTree, node_id
+from meshllm.layout import Layout, NodeTree
 from meshllm.observe import status
 from meshllm.records import Message, PromptRow
 from meshllm.sim.mesh import SimMesh
@@ -36,6 +37,8 @@ LIMIT_S = 12.0  #: real seconds to wait for anything that is bound to happen
 STEP_S = 0.003
 PRIMARY = "longfast"  #: file of the unnamed primary channel
 SECOND = "Hiking"
+
+_BUDGET = re.compile(r"\s*Answer in at most \d+ bytes\.\s*\Z")  #: what the agent adds
 
 T = TypeVar("T")
 _started: "set[subprocess.Popen[bytes]]" = set()
@@ -113,15 +116,16 @@ class Model(OllamaServer):
         return f"You asked: {text}"
 
     def calls_about(self, piece: str) -> int:
-        """Count the model calls whose question holds this text."""
-        return sum(piece in last_text(body) for body in self.chats)
+        """Count the model calls whose question ends in this text."""
+        return sum(last_text(body).endswith(piece) for body in self.chats)
 
 
 def last_text(body: Mapping[str, object]) -> str:
     """Return what the person said last in a chat request."""
     messages = body.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else {}
-    return str(last.get("content", "")) if last.get("role") == "user" else ""
+    text = str(last.get("content", "")) if last.get("role") == "user" else ""
+    return _BUDGET.sub("", text)
 
 
 @dataclass
@@ -169,6 +173,7 @@ class World:
 
     def close(self) -> None:
         """End every process, then the mesh and the model."""
+        self.thaw()
         for process in self.running.values():
             end_process(process)
         self.running.clear()
@@ -248,15 +253,15 @@ class World:
         finally:
             end_process(process)
 
-    @contextmanager
-    def frozen(self, role: str) -> Iterator[None]:
-        """Keep a process stopped for a while, as on a machine that swaps."""
-        process = self.running[role]
-        process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGCONT)
+    def freeze(self, role: str) -> None:
+        """Keep a process where it is, as on a machine that swaps."""
+        self.running[role].send_signal(signal.SIGSTOP)
+
+    def thaw(self, *roles: str) -> None:
+        """Let frozen processes go on; both by default."""
+        for role in roles or ROLES:
+            if role in self.running:
+                self.running[role].send_signal(signal.SIGCONT)
 
     @contextmanager
     def locked(self, path: Path) -> Iterator[None]:
@@ -269,8 +274,7 @@ class World:
 
     def newcomer(self, name: str = "Ada Example") -> Person:
         """Add a person whom no other test talks to."""
-        person = self.mesh.add_person(name, channels=self.channels)
-        return person
+        return self.mesh.add_person(name, channels=self.channels)
 
     def tree(self, radio: SimRadio | None = None) -> NodeTree:
         """Paths of a radio's files."""
