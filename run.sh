@@ -43,27 +43,26 @@ find_python() {
 
 # setup LOCKFILE…: install the given lock files unless this very content is installed already.
 setup() {
-  local stamp want python
-  want=$(cat "$@" | cksum)
-  stamp=$VENV/.installed
-  if [ -x "$PY" ] && grep -qxF "$want" "$stamp" 2>/dev/null; then
-    return 0
-  fi
+  local stamp=$VENV/.installed file missing=() args=() python
+  for file in "$@"; do
+    grep -qxF "$(cksum <"$file")" "$stamp" 2>/dev/null || missing+=("$file")
+  done
+  [ -x "$PY" ] && [ ${#missing[@]} -eq 0 ] && return 0
   if [ ! -x "$PY" ]; then
     python=$(find_python) || return $CONFIG_EXIT
     echo "setting up $VENV with $python …" >&2
     "$python" -m venv "$VENV" >&2 || {
+      rm -rf "$VENV" # half a virtual environment would look like a whole one next time
       echo "error: cannot make a virtual environment (on Debian: sudo apt install python3-venv)" >&2
       return $CONFIG_EXIT
     }
   fi
-  local args=() file
   for file in "$@"; do args+=(-r "$file"); done
   "$PY" -m pip install --quiet --disable-pip-version-check "${args[@]}" >&2 || {
     echo "error: installing failed; is the package index reachable? (try again: ./run.sh setup)" >&2
     return $CONFIG_EXIT
   }
-  echo "$want" >>"$stamp"
+  for file in "${missing[@]}"; do cksum <"$file" >>"$stamp"; done
 }
 
 setup_core() { setup requirements.lock; }

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -124,10 +125,7 @@ def _measure_rows(folder: Path, rounds: int) -> Pair:
     first, last = _span(rounds)
     both = Both(folder, "rows", first)
     new = rows.conversation(last)[first:]
-    pair = _in_turn(
-        [lambda row=row: both.table.append([row]) for row in new],
-        [lambda row=row: both.insert([row]) for row in new],
-    )
+    pair = _in_turn(new, lambda row: both.table.append([row]), lambda row: both.insert([row]))
     both.close()
     return pair
 
@@ -140,10 +138,7 @@ def _measure_states(folder: Path, rounds: int) -> Pair:
         for _ in range(rounds // 2 + 1)
         for delivery, status in (("handed", "failed"), ("delivered", "sent"))
     ][:rounds]
-    pair = _in_turn(
-        [lambda state=state: _update(both.table, state) for state in states],
-        [lambda state=state: both.change(state) for state in states],
-    )
+    pair = _in_turn(states, lambda state: _update(both.table, state), both.change)
     both.close()
     return pair
 
@@ -167,8 +162,15 @@ def _measure_bursts(folder: Path, rounds: int) -> Pair:
     return Pair(tuple(ours), tuple(theirs))
 
 
-def _in_turn(ours: Sequence[Action], theirs: Sequence[Action]) -> Pair:
-    times = [(_milliseconds(a), _milliseconds(b)) for a, b in zip(ours, theirs, strict=True)]
+def _in_turn(
+    rows_in_turn: Sequence[Message],
+    ours: Callable[[Message], None],
+    theirs: Callable[[Message], None],
+) -> Pair:
+    times = [
+        (_milliseconds(partial(ours, row)), _milliseconds(partial(theirs, row)))
+        for row in rows_in_turn
+    ]
     return Pair(tuple(a for a, _ in times), tuple(b for _, b in times))
 
 

@@ -32,8 +32,8 @@ def _save(name: str) -> None:
 
 def _main() -> None:
     log_name, script, *arguments = sys.argv[1:]
-    os.fsync = _noted(os.fsync)
-    os.fdatasync = _noted(os.fdatasync)
+    for name in ("fsync", "fdatasync"):
+        setattr(os, name, _noted(getattr(os, name)))
     atexit.register(_save, log_name)
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)

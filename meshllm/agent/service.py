@@ -55,6 +55,7 @@ class AgentService:
     ) -> None:
         modes = atomic.Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
         lock_timeout_s = min(settings.lock_timeout_seconds, MAX_LOCK_WAIT_S)
+        self._layout = layout
         self._clock = clock
         self._waker = waker
         self._space = DiskSpace(layout.data_dir, settings.disk_reserve_mb)
@@ -99,6 +100,7 @@ class AgentService:
 
     def start(self) -> None:
         """Begin watching and look for the model. Reads no thread file yet."""
+        self._sweep()
         self._worker.start()
         self._book.discover(self._watch.watch)
         self._probe(warm_up=True)
@@ -126,6 +128,14 @@ class AgentService:
         waiting = sum(len(thread.standing.open) for thread in self._book.asking.values())
         self._heartbeat.beat(self._health, waiting=waiting, is_last=True)
         log.info("agent_stopped", open_questions=waiting, model_call_ended=has_ended)
+
+    def _sweep(self) -> None:
+        """Remove what a killed agent left half written; pages and its status are ours alone."""
+        try:
+            atomic.sweep(self._layout.prompts_dir)
+            atomic.sweep(self._layout.data_dir, self._layout.agent_status.name)
+        except TransientError as error:
+            log.warning("sweep_failed", reason=str(error), consequence="left-over files stay")
 
     def _on_change(self, path: Path) -> None:
         self._book.mark(path)

@@ -150,6 +150,8 @@ class Outbox:
         self._unread.discard(path)
         thread = _Thread()
         previous = self._threads.get(path)
+        # Only what is answered now needs its extras parsed: this runs at every change of a file.
+        answering = {row.reply_to_id for row in rows if life.is_queued(row)}
         for row in rows:
             if not row.is_outgoing:
                 continue
@@ -161,9 +163,10 @@ class Outbox:
                 known = previous.ack_deadlines.get(row.key) if previous else None
                 thread.ack_deadlines[row.key] = known or self._ack_deadline(row)
                 self._remember(path, row)
-            part = row.meta.get("part")
-            if isinstance(part, int):
-                thread.part_states[(_group(row), part)] = row
+            if row.reply_to_id in answering:
+                part = row.meta.get("part")
+                if isinstance(part, int):
+                    thread.part_states[(_group(row), part)] = row
         self._threads.pop(path, None)
         if thread.queued or thread.ack_deadlines:
             self._threads[path] = thread
@@ -273,12 +276,13 @@ class Outbox:
     def _note_due(self, thread: _Thread, row: Message, previous: _Thread | None) -> None:
         """Turn a wall time into a deadline once: a clock set back must not hold a row for ever."""
         due_at = row.meta.get("due_at")
-        age = wall_age_s(self._clock, due_at) if isinstance(due_at, str) else None
-        if age is None or age >= 0:
+        if not isinstance(due_at, str):
             return
         known = previous.due.get(row.key) if previous else None
         if known is None or known[0] != due_at:
-            known = (str(due_at), self._clock.monotonic() + min(-age, retry.LONGEST_WAIT_S))
+            age = wall_age_s(self._clock, due_at)
+            wait_s = 0.0 if age is None else min(-age, retry.LONGEST_WAIT_S)
+            known = (due_at, self._clock.monotonic() + wait_s)
         thread.due[row.key] = known
 
     def _is_blocked(self, thread: _Thread, row: Message) -> bool:
@@ -443,8 +447,8 @@ class Outbox:
         return self._clock.monotonic() + limit_s - spent_s
 
     def _idle_wait(self, now: float) -> float:
-        deadlines = [d for thread in self._threads.values() for d in thread.ack_deadlines.values()]
-        waits = [max(0.0, d - now) for d in deadlines]
+        timers = self._threads.values() if self._is_up and not self._refreshing else ()
+        waits = [max(0.0, d - now) for thread in timers for d in thread.ack_deadlines.values()]
         return min([60.0, *waits] + ([STORAGE_RETRY_S] if self._unsettled or self._unread else []))
 
     def _addressee(self, path: Path, key: Key) -> int | None:

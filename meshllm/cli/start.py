@@ -13,8 +13,11 @@ from serial.tools import list_ports
 from meshllm import config as settings_file
 from meshllm.clock import SystemClock
 from meshllm.config import Link, Settings
+from meshllm.errors import AlreadyRunningError, UserError
+from meshllm.layout import Layout
 from meshllm.llm.base import ProbeResult, ProbeState
 from meshllm.llm.ollama import OllamaModel
+from meshllm.store.locks import ProcessLock
 
 CONNECT_S: Final = 1.0  #: a radio in the same network answers within milliseconds
 PROBE_S: Final = 1.0  #: each of the two questions to the model server
@@ -47,7 +50,8 @@ def start_check(path: Path | None, *, as_json: bool) -> None:
     loaded = settings_file.load(
         path or settings_file.default_path(), os.environ, must_exist=path is not None
     )
-    radios = [look_for(entry.link) for entry in loaded.settings.radios]
+    is_running = _is_bridge_running(loaded.settings)
+    radios = [look_for(entry.link, is_in_use=is_running) for entry in loaded.settings.radios]
     model = _look_for_model(loaded.settings)
     if as_json:
         facts = {
@@ -60,13 +64,32 @@ def start_check(path: Path | None, *, as_json: bool) -> None:
         click.echo(line, err=True)
 
 
-def look_for(link: Link) -> RadioFinding:
-    """Look for one radio, a second at most for one on the network. Sends nothing to it."""
+def look_for(link: Link, *, is_in_use: bool = False) -> RadioFinding:
+    """Look for one radio, a second at most for one on the network. Sends nothing to it.
+
+    A radio on the network has room for one client and throws the older one out, so one that a
+    running bridge uses is left alone.
+    """
+    if link.kind == "tcp" and is_in_use:
+        return RadioFinding(str(link), None, "not looked at: a running bridge uses it")
     if link.kind == "tcp":
         return _look_on_network(link)
     if link.kind == "ble":
         return RadioFinding(str(link), None, "Bluetooth is not looked at before the start")
     return _look_on_ports(link)
+
+
+def _is_bridge_running(settings: Settings) -> bool:
+    lock = Layout(settings.data_dir, settings.nodes_dir, settings.prompts_dir).bridge_lock
+    if not lock.exists():
+        return False
+    try:
+        with ProcessLock(lock, "bridge"):
+            return False
+    except AlreadyRunningError:
+        return True
+    except UserError:
+        return False  # an unusable folder is reported by the start itself
 
 
 def _look_on_network(link: Link) -> RadioFinding:

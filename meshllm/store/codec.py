@@ -74,10 +74,14 @@ def encode(rows: Iterable[Record]) -> bytes:
 
 def encode_row(row: Record) -> bytes:
     """Render one row."""
-    cells = [
-        _quote(_guard(cell) if is_text and cell[:1] in _SUSPECT else cell)
-        for cell, is_text in zip(row.cells(), _are_text(row.kinds()), strict=True)
-    ]
+    cells = list(row.cells())
+    for index in _text_columns(row.kinds()):
+        cell = cells[index]
+        if cell[:1] in _SUSPECT:
+            cell = _guard(cell)
+        # Called for every cell of every row, so without functions of our own where none is needed.
+        quoted = _NEEDS_QUOTES.search(cell)
+        cells[index] = '"' + cell.replace('"', '""') + '"' if quoted else cell
     return (",".join(cells) + "\n").encode("utf-8", "replace")
 
 
@@ -126,7 +130,7 @@ class _Parser(Generic[R]):
         self._data = data
         self._type = record_type
         self._match = _pattern(len(record_type.columns())).match
-        self._guarded = tuple(i for i, text in enumerate(_are_text(record_type.kinds())) if text)
+        self._guarded = _text_columns(record_type.kinds())
         self._rows: list[R] = []
         self._starts: list[int] = []
         self._damage: list[Damage] = []
@@ -170,9 +174,10 @@ class _Parser(Generic[R]):
             raw.decode() if raw[:1] != b'"' else raw[1:-1].decode().replace('""', '"')
             for raw in match.groups()
         ]
-        for index in self._guarded:
-            if cells[index][:1] == "'" and _GUARDED.match(cells[index]):
-                cells[index] = cells[index][1:]
+        if b"'" in match[0]:
+            for index in self._guarded:
+                if cells[index][:1] == "'" and _GUARDED.match(cells[index]):
+                    cells[index] = cells[index][1:]
         return tuple(cells)
 
     def _skip(self, position: int, match: re.Match[bytes] | None, reason: str) -> int:
@@ -210,13 +215,9 @@ def _guard(cell: str) -> str:
     return "'" + cell if _GUARDED.match(cell) else cell
 
 
-def _quote(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"' if _NEEDS_QUOTES.search(cell) else cell
-
-
 @cache
-def _are_text(kinds: tuple[str, ...]) -> tuple[bool, ...]:
-    return tuple(kind == "str" for kind in kinds)
+def _text_columns(kinds: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(index for index, kind in enumerate(kinds) if kind == "str")
 
 
 @cache

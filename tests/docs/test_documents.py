@@ -1,6 +1,8 @@
 import ast
 import builtins
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from meshllm import config, records
+from meshllm import __version__, config, records
 from meshllm.cli.main import cli
 from meshllm.errors import ExitCode
 
@@ -69,6 +71,28 @@ def test_every_decision_is_listed() -> None:
     pages = {path.name for path in folder.glob("0*.md")}
 
     assert set(LINK.findall((folder / "README.md").read_text(encoding="utf-8"))) == pages
+
+
+def test_changelog_has_the_version_of_the_package() -> None:
+    assert f"\n## [{__version__}]" in page("CHANGELOG.md")
+
+
+def test_architecture_has_a_line_for_every_module() -> None:
+    told: set[str] = set()
+    for row in table_after(page("ARCHITECTURE.md"), "## Modules"):
+        folder = ""
+        for span in SPAN.findall(row[0]):
+            folder = f"{span.rpartition('/')[0]}/" if "/" in span else folder
+            told.add(f"{folder}{span.rpartition('/')[2]}")
+
+    modules = {
+        str(path.relative_to(ROOT / "meshllm").with_suffix(""))
+        for path in SOURCES
+        if not path.name.startswith("__")
+    }
+    whole = {name.removesuffix("*") for name in told if name.endswith("/*")}
+    in_whole = {name for name in modules if any(name.startswith(folder) for folder in whole)}
+    assert {name for name in told if not name.endswith("*")} == modules - in_whole
 
 
 # Commands
@@ -178,11 +202,28 @@ def test_written_keys_of_meta_json_are_on_the_format_page(module: str, function:
     assert written - listed == set()
 
 
+@pytest.mark.parametrize(
+    ("heading", "module", "function"),
+    [
+        ("radio.json\n", "bridge/station.py", "_status"),
+        ("agent.json\n", "agent/health.py", "_facts"),
+    ],
+)
+def test_status_page_has_every_key(heading: str, module: str, function: str) -> None:
+    text = page("docs/reference/status-files.md")
+    table = table_after(text, heading)
+
+    nested = {key for row in table for key in SPAN.findall(row[1])}
+    written = dict_keys(ROOT / "meshllm" / module, function)
+    assert set(first_spans(table)) - written == set()
+    assert written - set(first_spans(table)) - nested == set()
+
+
 def dict_keys(path: Path, function: str) -> set[str]:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return {
-                key.value
+                str(key.value)
                 for inner in ast.walk(node)
                 if isinstance(inner, ast.Dict)
                 for key in inner.keys
@@ -342,12 +383,17 @@ def test_transcript_of_the_readme_is_a_command_and_its_notice() -> None:
 @pytest.mark.timeout(120)
 def test_shell_lines_of_the_tutorial_run(tmp_path: Path) -> None:
     """Every line, in order, in one shell, as a reader would type them."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = str(unused.getsockname()[1])
     script = "\n".join(blocks(page("docs/tutorial/first-answer.md"), "sh"))
-    lines = script.replace("demo.log", str(tmp_path / "demo.log"))
+    assert "11499" in script
+    lines = script.replace("demo.log", str(tmp_path / "demo.log")).replace("11499", port)
+    environ = {"OLLAMA_BASE_URL": "http://127.0.0.1:9", "TMPDIR": str(tmp_path)}
 
     done = subprocess.run(
-        ["bash", "-m", "-e", "-c", lines],
+        ["bash", "-m", "-e", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n{lines}"],
         cwd=ROOT,
+        env=os.environ | environ,
         capture_output=True,
         text=True,
         timeout=110,

@@ -200,6 +200,7 @@ def test_unlinked_nodes_do_not_hear_each_other(make_mesh: MakeMesh) -> None:
 
 
 def test_mesh_leaves_no_thread_and_no_port_behind() -> None:
+    before = set(threading.enumerate())
     mesh = SimMesh(clock=SystemClock(50.0)).start()
     radio = mesh.add_radio()
     with StreamClient(radio.address) as client:
@@ -211,7 +212,7 @@ def test_mesh_leaves_no_thread_and_no_port_behind() -> None:
         assert client.read() is None
     with pytest.raises(ConnectionRefusedError):
         StreamClient(radio.address)
-    assert "sim" not in {thread.name for thread in threading.enumerate()}
+    assert "sim" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
 def test_mesh_that_never_started_can_be_closed() -> None:

@@ -6,7 +6,6 @@ in the world's folder; a failing test prints the thread files and the ends of th
 
 import atexit
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -35,10 +34,8 @@ ROLES = tuple(SCRIPTS)
 SCALE = 20.0  #: scaled seconds in a real one
 LIMIT_S = 12.0  #: real seconds to wait for anything that is bound to happen
 STEP_S = 0.003
-PRIMARY = "longfast"  #: file of the unnamed primary channel
+REPORTED_THREADS = 4  #: the newest ones are shown when a test fails
 SECOND = "Hiking"
-
-_BUDGET = re.compile(r"\s*Answer in at most \d+ bytes\.\s*\Z")  #: what the agent adds
 
 T = TypeVar("T")
 _started: "set[subprocess.Popen[bytes]]" = set()
@@ -52,7 +49,7 @@ def _end_all() -> None:
         process.wait()
 
 
-def wait_until(claim: Callable[[], T], what: str, limit_s: float = LIMIT_S) -> T:
+def wait_until(claim: Callable[[], T | None], what: str, limit_s: float = LIMIT_S) -> T:
     """Return the first true value of a claim; fails after that many real seconds."""
     waker, clock = Waker(), SystemClock()
     deadline = clock.monotonic() + limit_s
@@ -125,7 +122,7 @@ def last_text(body: Mapping[str, object]) -> str:
     messages = body.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else {}
     text = str(last.get("content", "")) if last.get("role") == "user" else ""
-    return _BUDGET.sub("", text)
+    return text.rsplit("\n\n", 1)[0]  # what the agent adds stands behind an empty line
 
 
 @dataclass
@@ -194,13 +191,21 @@ class World:
             **self.settings,
         )
 
-    def spawn(self, role: str) -> "subprocess.Popen[bytes]":
+    def spawn(self, role: str, *arguments: str, **changes: str) -> "subprocess.Popen[bytes]":
         """Start one process without waiting and without replacing the one of this role."""
+        config = ("--config", self.folder / "config.yaml")
         return start_process(
-            [sys.executable, ROOT / SCRIPTS[role], "--config", self.folder / "config.yaml"],
-            environ=self.environ(),
+            [sys.executable, ROOT / SCRIPTS[role], *config, *arguments],
+            environ=self.environ() | changes,
             log=self.log_file(role),
         )
+
+    def exit_code(self, process: "subprocess.Popen[bytes]", limit_s: float = 5.0) -> int:
+        """Wait for a process to end by itself; fails when it takes longer."""
+        try:
+            return process.wait(limit_s)
+        finally:
+            end_process(process)
 
     def start(self, *roles: str) -> None:
         """Start processes (both by default) and return when they serve."""
@@ -248,10 +253,7 @@ class World:
         """Ask a process to end and return its exit code; fails when it takes longer."""
         process = self.running.pop(role)
         process.send_signal(number)
-        try:
-            return process.wait(limit_s)
-        finally:
-            end_process(process)
+        return self.exit_code(process, limit_s)
 
     def freeze(self, role: str) -> None:
         """Keep a process where it is, as on a machine that swaps."""
@@ -347,12 +349,11 @@ class World:
     def report(self) -> str:
         """Describe the world for a person who looks at a failure."""
         lines = [f"folder {self.folder}"]
-        for tree in self.trees:
-            for path in tree.thread_files():
-                content = path.read_text(encoding="utf-8", errors="backslashreplace")
-                lines.append(f"--- {path.relative_to(self.folder)}\n{content[-4000:]}")
-        for role in ROLES:
-            lines.append(f"--- {role}.log\n{self.log(role)[-4000:]}")
+        threads = [path for tree in self.trees for path in tree.thread_files()]
+        for path in sorted(threads, key=lambda p: p.stat().st_mtime)[-REPORTED_THREADS:]:
+            content = path.read_text(encoding="utf-8", errors="backslashreplace")
+            lines.append(f"--- {path.relative_to(self.folder)}\n{content[-4000:]}")
+        lines += [f"--- {role}.log\n{self.log(role)[-4000:]}" for role in ROLES]
         for radio in self.all_radios:
             handed = [f"{h.verdict} {h.packet.id} {h.packet.text!r}" for h in radio.received[-12:]]
             lines.append(f"--- handed to {radio.name}\n" + "\n".join(handed))

@@ -1,0 +1,72 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import PAGE, Part, figure, for_page, percentile, replace_block
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("machine", "commit", "roundtrip", "idle")
+
+
+def _run(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments, "--folder", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(folder.iterdir()) == [], "left-over files"
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("commit", "--rounds", "2"), r"flushes called per row .* 2 +≤ 2 +met"),
+        (("idle", "--threads", "2", "--window", "0.1"), r"first DM answered.* s"),
+    ],
+    ids=["commit", "idle"],
+)
+def test_a_part_of_the_benchmarks_runs(
+    tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    assert re.search(line, _run(tmp_path, *arguments))
+
+
+def test_round_trips_are_timed_and_every_flush_is_counted(tmp_path: Path) -> None:
+    out = _run(tmp_path, "roundtrip", "--rounds", "2")
+
+    assert "one thread, every core busy, p99" in out
+    flushes = re.search(r"flushes per answer, both processes +([\d.]+)", out)
+    assert flushes is not None, out
+    assert float(flushes[1]) >= 10, "five commits lie before the reply, each with two flushes"
+
+
+def test_the_page_has_a_block_for_every_part() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+
+    for name in PARTS:
+        page = replace_block(page, name, f"[{name}]\n")
+
+    assert re.findall(r"^\[(\w+)\]$", page, re.MULTILINE) == list(PARTS)
+
+
+def test_a_missed_aim_is_said() -> None:
+    part = Part("x", "X", (figure("a", 6.0, "ms", at_most=5), figure("b", 5.0, "ms", at_most=5)))
+
+    assert for_page(part) == (
+        "### X\n\n| what | figure | aim | verdict |\n| --- | --- | --- | --- |\n"
+        "| a | 6 ms | ≤ 5 ms | missed |\n| b | 5 ms | ≤ 5 ms | met |\n"
+    )
+
+
+def test_p99_of_few_values_is_the_largest() -> None:
+    assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
+    assert percentile([float(n) for n in range(1, 101)], 0.99) == 99.0
+    assert percentile([float(n) for n in range(1, 101)], 0.5) == 50.0

@@ -1,0 +1,204 @@
+"""`run.sh`, `demo` and `start-check` as an operator types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from meshllm.testing.ollama_server import End, OllamaServer, Reply
+from tests.system.conftest import MakeWorld
+from tests.system.world import ROOT, World, clean_environment, end_process, wait_until
+
+MESHLLM = (sys.executable, "-m", "meshllm")
+UNREACHABLE = "http://127.0.0.1:9"
+LONG_ANSWER = "The spring is behind the mill, and its water is good in every season. " * 4
+
+
+def run(
+    arguments: Sequence[str | Path], *, timeout_s: float = 15.0, **environ: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        arguments,
+        env=clean_environment(**environ),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def test_demo_says_prints_each_part_as_received_and_nothing_else() -> None:
+    with OllamaServer(Reply(LONG_ANSWER)) as model:
+        done = run(
+            [*MESHLLM, "demo", "--say", "librarian, where is water?"],
+            MESHLLM_TIME_SCALE="20",
+            OLLAMA_BASE_URL=model.url,
+        )
+
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith("(1/2) The spring is behind the mill")
+    assert second.startswith("(2/2) ")
+    assert max(len(first), len(second)) <= 200
+
+
+def test_demo_ends_with_3_when_no_answer_comes() -> None:
+    with OllamaServer(Reply(end=End.HANG)) as model:
+        done = run(
+            [*MESHLLM, "demo", "--say", "hello?", "--timeout", "1"],
+            MESHLLM_TIME_SCALE="20",
+            OLLAMA_BASE_URL=model.url,
+        )
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no answer within 1 s" in done.stderr
+
+
+def test_run_sh_help_names_every_command() -> None:
+    done = run(["./run.sh", "--help"])
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for word in ("demo", "setup", "test", "bench", "soak", "--help", "Ctrl-C"):
+        assert word in done.stdout
+
+
+def test_start_check_lists_ports_and_points_at_the_demo() -> None:
+    done = run(
+        [*MESHLLM, "start-check"], RADIO="serial:/dev/none-such", OLLAMA_BASE_URL=UNREACHABLE
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "radio serial:/dev/none-such: no such device (ports looked at: " in done.stderr
+    assert "./run.sh demo needs none" in done.stderr
+    assert f"model: unreachable: {UNREACHABLE}" in done.stderr
+    assert "the librarian starts anyway" in done.stderr
+
+
+def test_start_check_finds_a_radio_and_a_model(world: World) -> None:
+    done = run(
+        [*MESHLLM, "start-check", "--json"],
+        RADIO=f"tcp:{world.radio.address}",
+        OLLAMA_BASE_URL=world.model.url,
+    )
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["radios"] == [
+        {
+            "link": f"tcp:{world.radio.address}",
+            "ready": True,
+            "detail": "reachable",
+            "ports": [],
+        }
+    ]
+    assert facts["model"]["state"] == "ready"
+
+
+def test_start_check_refuses_wrong_settings() -> None:
+    done = run([*MESHLLM, "start-check"], RADIO="wrong", FILE_MODE="99")
+
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "RADIO" in done.stderr
+    assert "FILE_MODE" in done.stderr
+
+
+needs_checkout = pytest.mark.skipif(
+    not (ROOT / ".venv" / ".installed").exists(), reason="run.sh would install packages first"
+)
+
+
+class Supervised:
+    """`./run.sh` on a world's radio and folders, in a process group of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.log = world.folder / "run.log"
+        environ = world.environ() | {"RADIO": f"tcp:{world.radio.address}"}
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                ["./run.sh"],
+                env=environ,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def pid_of(self, role: str) -> int | None:
+        lock = self.world.files.bridge_lock if role == "bridge" else self.world.files.agent_lock
+        try:
+            pid = int(lock.read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if _is_alive(pid) else None
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_serving(self) -> None:
+        wait_until(lambda: self.world.radio.is_connected, f"radio connected\n{self.text()}")
+        wait_until(self.world.files.agent_status.exists, "the agent serves")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        end_process(self.process)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@needs_checkout
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_sh_ends_both_in_order(make_world: MakeWorld, number: int) -> None:
+    world = make_world()
+    supervised = Supervised(world)
+    try:
+        supervised.wait_serving()
+        pids = [supervised.pid_of(role) for role in ("bridge", "agent")]
+        # Ctrl-C reaches the whole group, a service manager's signal the shell alone.
+        if number == signal.SIGINT:
+            os.killpg(supervised.process.pid, number)
+        else:
+            supervised.process.send_signal(number)
+
+        assert supervised.process.wait(6) == 0, supervised.text()
+        assert [pid is not None and _is_alive(pid) for pid in pids] == [False, False]
+        assert supervised.text().count('"event": "process_stopped"') == 2
+    finally:
+        supervised.close()
+
+
+@needs_checkout
+def test_run_sh_starts_a_killed_bridge_again(make_world: MakeWorld) -> None:
+    world = make_world()
+    ada = world.newcomer()
+    supervised = Supervised(world)
+    try:
+        supervised.wait_serving()
+        first = supervised.pid_of("bridge")
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        question = ada.say("are you back?", to=world.radio)
+
+        world.wait_delivered(ada, question)
+        assert supervised.pid_of("bridge") not in {None, first}
+        assert "run.sh: bridge ended with 137; starting it again in 1 s" in supervised.text()
+        supervised.process.send_signal(signal.SIGTERM)
+        assert supervised.process.wait(6) == 0
+    finally:
+        supervised.close()
