@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from typing import Final, TextIO
+from contextlib import suppress
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -29,19 +30,41 @@ def configure(level: str, *, role: str, stream: TextIO | None = None) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
+        # repr: a channel named by a stranger must not drive the terminal.
+        structlog.dev.ConsoleRenderer(repr_native_str=True)
         if target.isatty()
         else structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
     )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=target),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Unbreakable(target))),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(stream=target, level=logging.WARNING)
     for name in ("meshtastic", "bleak", "urllib3", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+class _Unbreakable:
+    """A stream whose reader may go away and whose disk may fill up: lines are lost, nothing else.
+
+    A log call that raised would take the thread down that was about to answer somebody.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _with_role(role: str) -> structlog.typing.Processor:
