@@ -15,7 +15,7 @@ ROUNDS: Final = 300
 THREADS: Final = 20
 COUNTED_ROUNDS: Final = 40
 _WARM_UP: Final = 3
-_SETTLE_S: Final = 1.0  #: for the writes that follow the last reply
+_SETTLE_S: Final = 0.5  #: for the writes that follow the last reply
 _PAUSE_S: Final = (0.03, 0.06)  #: between a reply and the next question, drawn at random
 
 

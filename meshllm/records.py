@@ -50,6 +50,12 @@ class Record:
 
     @classmethod
     @cache
+    def text_columns(cls) -> tuple[int, ...]:
+        """Positions of the columns that hold text."""
+        return tuple(i for i, kind in enumerate(cls.kinds()) if kind == "str")
+
+    @classmethod
+    @cache
     def _values(cls) -> Callable[["Record"], tuple[object, ...]]:
         return attrgetter(*cls.columns())
 

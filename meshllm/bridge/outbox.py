@@ -222,6 +222,7 @@ class Outbox:
             return
         self._in_flight = None
         if busy:
+            self._used_ids.discard(packet_id)  # nothing was written: no fresh connection needed
             self._failed(flight.path, flight.key, packet_id, "QUEUE_FULL", from_self=True)
         else:
             log.warning(

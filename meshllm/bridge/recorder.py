@@ -84,7 +84,7 @@ class Recorder:
             for path, row in waiting:
                 by_path.setdefault(path, []).append(row)
             for path, rows in by_path.items():
-                self._write(path, rows)
+                self._write(path, self._missing(path, rows))
         waits = bool(self._backlog or self._held)
         return max(0.0, self._retry_at - now) if waits else None
 
@@ -184,6 +184,14 @@ class Recorder:
                 sender=row.sender_id,
                 at=utc_text(self._clock.utc()),
             )
+
+    def _missing(self, path: Path, rows: list[Message]) -> list[Message]:
+        """Leave out what is on disk after all: a write may fail when the file already stands."""
+        try:
+            present = {row.key for row in self._tables.read(path)}
+        except TransientError:
+            return rows  # then the write fails as well and keeps them
+        return [row for row in rows if row.key not in present]
 
     def _hold(self, arrival: Arrival, info: RadioInfo, error: TransientError) -> None:
         """Keep a text whose thread cannot even be read now."""

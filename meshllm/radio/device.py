@@ -79,7 +79,10 @@ class _Hooks:
 
     def __init__(self, emit: Emit, *args: object, **kwargs: object) -> None:
         self.emit = emit
+        self.failure: Exception | None = None
+        self._is_opening = True
         super().__init__(*args, **kwargs)
+        self._is_opening = False
 
     def _handleQueueStatusFromRadio(self, status: Any) -> None:  # noqa: N802 - the library's name
         super()._handleQueueStatusFromRadio(status)  # type: ignore[misc] # the mixed-in class has it
@@ -89,6 +92,10 @@ class _Hooks:
 
     def _disconnected(self) -> None:
         super()._disconnected()  # type: ignore[misc] # the mixed-in class has it
+        if self._is_opening:
+            # Nobody tells the waiting constructor, which would take its whole 30 s to notice.
+            self.failure = ConnectionError("the connection ended during the handshake")
+            self.isConnected.set()  # type: ignore[attr-defined] # the mixed-in class has it
         self.emit(LinkLost("the connection ended"))
 
     def _handleFromRadio(self, frame: bytes) -> None:  # noqa: N802 - the library's name

@@ -60,6 +60,11 @@ class FakeDevice:
         """Prepare one connection."""
         return FakeRadio(self, emit)
 
+    @property
+    def current(self) -> "FakeRadio | None":
+        """The connection that holds the link."""
+        return self._current
+
     def emit(self, event: RadioEvent) -> None:
         """Let the current connection report something. Fails when there is none."""
         radio = self._current

@@ -11,7 +11,7 @@ from meshllm.bridge import link as link_module
 from meshllm.bridge.link import Down, Heard, Link, LinkEvent, SendFailed, Up, Written
 from meshllm.clock import SystemClock
 from meshllm.errors import LinkDownError
-from meshllm.radio.base import Emit, Envelope, OtherHeard, OutgoingText, QueueStatus
+from meshllm.radio.base import Emit, Envelope, LinkLost, OtherHeard, OutgoingText, QueueStatus
 from meshllm.testing.radio import INFO, FakeDevice
 
 LIMIT_S = 5.0
@@ -267,7 +267,7 @@ def test_the_end_of_an_abandoned_connection_does_not_end_the_new_one(
     device.lose()
     up(link, inbox, 2)
 
-    emitters[0](link_module.LinkLost("late"))
+    emitters[0](LinkLost("late"))
     emitters[0](PACKET)
     link.send(TEXT)
     inbox.wait(Written)

@@ -595,6 +595,9 @@ def test_a_full_queue_is_tried_again_soon(world: OutboxWorld) -> None:
     world.outbox.send_failed(501, "full", busy=True)
 
     assert world.state() == [put_off("QUEUE_FULL")]
+    world.hand_over(after=6.0)
+    assert world.state() == [HANDED]
+    assert world.port.refreshes == []
 
 
 # -- other hands -----------------------------------------------------------------------------

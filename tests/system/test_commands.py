@@ -19,9 +19,7 @@ UNREACHABLE = "http://127.0.0.1:9"
 LONG_ANSWER = "The spring is behind the mill, and its water is good in every season. " * 4
 
 
-def run(
-    arguments: Sequence[str | Path], *, timeout_s: float = 15.0, **environ: str
-) -> "subprocess.CompletedProcess[str]":
+def run(arguments: Sequence[str | Path], **environ: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         arguments,
         env=clean_environment(**environ),
@@ -29,7 +27,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=15,
         check=False,
     )
 
@@ -82,7 +80,9 @@ def test_start_check_lists_ports_and_points_at_the_demo() -> None:
     assert "the librarian starts anyway" in done.stderr
 
 
-def test_start_check_finds_a_radio_and_a_model(world: World) -> None:
+def test_start_check_finds_a_radio_and_a_model(make_world: MakeWorld) -> None:
+    world = make_world()
+
     done = run(
         [*MESHLLM, "start-check", "--json"],
         RADIO=f"tcp:{world.radio.address}",
@@ -100,6 +100,20 @@ def test_start_check_finds_a_radio_and_a_model(world: World) -> None:
         }
     ]
     assert facts["model"]["state"] == "ready"
+
+
+def test_start_check_leaves_the_radio_to_a_running_bridge(world: World) -> None:
+    connections = world.radio.connections
+    done = run(
+        [*MESHLLM, "start-check"],
+        RADIO=f"tcp:{world.radio.address}",
+        DATA_DIR=str(world.files.data_dir),
+        OLLAMA_BASE_URL=world.model.url,
+    )
+
+    assert done.returncode == 0
+    assert "not looked at: a running bridge uses it" in done.stderr
+    assert world.radio.connections == connections
 
 
 def test_start_check_refuses_wrong_settings() -> None:
@@ -145,8 +159,8 @@ class Supervised:
         return self.log.read_text(errors="replace")
 
     def wait_serving(self) -> None:
-        wait_until(lambda: self.world.radio.is_connected, f"radio connected\n{self.text()}")
-        wait_until(self.world.files.agent_status.exists, "the agent serves")
+        for event in ("link_up", "model_state_changed"):
+            wait_until(lambda e=event: f'"event": "{e}"' in self.text(), event)  # type: ignore[misc]
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -181,6 +195,26 @@ def test_run_sh_ends_both_in_order(make_world: MakeWorld, number: int) -> None:
         assert supervised.text().count('"event": "process_stopped"') == 2
     finally:
         supervised.close()
+
+
+@needs_checkout
+def test_run_sh_does_not_restart_what_wrong_settings_end() -> None:
+    done = run(["./run.sh"], RADIO="wrong")
+
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith("error: the settings need attention")
+
+
+@needs_checkout
+def test_second_run_sh_on_the_same_data_ends_with_5(world: World) -> None:
+    environ = world.environ() | {"RADIO": f"tcp:{world.radio.address}"}
+
+    done = run(["./run.sh"], **environ)
+
+    assert done.returncode == 5
+    assert "is already running" in done.stderr
+    assert "starting it again" not in done.stderr
+    assert [process.poll() for process in world.running.values()] == [None, None]
 
 
 @needs_checkout

@@ -60,8 +60,7 @@ def test_emptied_thread_is_begun_again(world: World) -> None:
     assert [row.reply_to_id for row in world.rows(ada)] == ["", str(after)]
 
 
-@pytest.mark.parametrize("frozen", ["agent", "nobody"])
-def test_lock_held_for_too_long_loses_nothing(make_world: MakeWorld, frozen: str) -> None:
+def test_lock_held_for_too_long_loses_nothing(make_world: MakeWorld) -> None:
     world = make_world(settings={"LOCK_TIMEOUT_SECONDS": "0.3"})
     world.start()
     ada = world.newcomer()
