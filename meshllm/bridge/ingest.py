@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from meshllm import layout
-from meshllm.bridge.address import channel_name
+from meshllm.bridge.address import channel_name, preset_name
 from meshllm.clock import boot_id, utc_text
 from meshllm.radio.base import (
     BROADCAST,
@@ -94,6 +94,8 @@ def thread_channel(index: int, info: RadioInfo) -> str:
     for channel in info.channels:
         if channel.index == index:
             return channel_name(channel, info.preset)
+    if index == 0 and not info.channels:
+        return preset_name(info.preset)  # no channel was told: the first is the primary one
     return f"channel {index}"
 
 

@@ -131,11 +131,11 @@ def give_up(row: Message, packet_id: int | None, *, reason: str) -> Message | No
     return replace(changed, direction="outbound", send_status="failed")
 
 
-def leave_unconfirmed(row: Message) -> Message | None:
+def leave_unconfirmed(row: Message, *, reason: str) -> Message | None:
     """End a row that the radio took and nobody confirmed: it may or may not have arrived."""
     if not row.is_outgoing or row.meta.get("delivery") == "delivered":
         return None
-    changed = row.with_meta(delivery="unconfirmed", due_at=None)
+    changed = row.with_meta(delivery="unconfirmed", reason=reason, due_at=None)
     return replace(changed, direction="outbound", send_status="sent")
 
 

@@ -171,6 +171,11 @@ class Outbox:
         if thread.queued or thread.ack_deadlines:
             self._threads[path] = thread
 
+    def rest(self, since_s: float) -> None:
+        """Keep the distance to a text that an earlier run may have sent `since_s` ago."""
+        left_s = self._settings.spacing_s - max(0.0, since_s)
+        self._not_before = max(self._not_before, self._clock.monotonic() + left_s)
+
     def written(self, packet_id: int) -> None:
         """The radio got the hand-over only now: the link may have been busy with a probe."""
         now = self._clock.monotonic()
@@ -376,8 +381,11 @@ class Outbox:
         self._link.refresh("no queueStatus for a hand-over")
 
     def _silence(self, path: Path, row: Message) -> None:
-        if self._settle(path, row.key, life.leave_unconfirmed):
+        if self._leave(path, row, "NO_QUEUE_STATUS"):
             log.warning("send_unconfirmed", message_id=row.message_id, reason="NO_QUEUE_STATUS")
+
+    def _leave(self, path: Path, row: Message, reason: str) -> bool:
+        return self._settle(path, row.key, lambda r: life.leave_unconfirmed(r, reason=reason))
 
     def _failed(self, path: Path, key: Key, packet_id: int, error: str, *, from_self: bool) -> None:
         row = self._row(path, key)
@@ -390,7 +398,8 @@ class Outbox:
             from_self=from_self,
             history=history,
             is_tcp=self._is_tcp,
-            max_new_ids=self._settings.max_new_ids,
+            # A broadcast under a second id is a second copy for everybody who had the first.
+            max_new_ids=self._settings.max_new_ids if row.thread_type == "dm" else 0,
         )
         if verdict.action == "fail":
             self._give_up(path, key, packet_id, verdict.reason)
@@ -433,7 +442,7 @@ class Outbox:
                 path, row.key, lambda r: life.put_off(r, None, reason=verdict.reason, due_at=due_at)
             )
         else:
-            self._settle(path, row.key, life.leave_unconfirmed)
+            self._leave(path, row, verdict.reason)
         log.warning(
             "ack_overdue", message_id=row.message_id, reason=verdict.reason, action=verdict.action
         )

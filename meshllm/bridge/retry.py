@@ -29,7 +29,6 @@ _NOT_NOW: Final = {
     "RATE_LIMIT_EXCEEDED": RATE_LIMIT_WAIT_S,
     "DUTY_CYCLE_LIMIT": DUTY_CYCLE_WAIT_S,
     "QUEUE_FULL": RATE_LIMIT_WAIT_S,
-    "NO_QUEUE_STATUS": RATE_LIMIT_WAIT_S,
 }
 #: A key is missing on one side; the radios exchange node infos by themselves.
 _NO_KEY: Final = frozenset({"PKI_SEND_FAIL_PUBLIC_KEY", "PKI_UNKNOWN_PUBKEY"})
@@ -46,7 +45,7 @@ _PERMANENT: Final = frozenset(
     }
 )
 #: Errors after which the id has not been on the air, so a new id cannot be a second copy.
-NEVER_SENT: Final = frozenset({*_NOT_NOW, "PKI_SEND_FAIL_PUBLIC_KEY"} - {"NO_QUEUE_STATUS"})
+NEVER_SENT: Final = frozenset({*_NOT_NOW, "PKI_SEND_FAIL_PUBLIC_KEY", "TX_DISABLED"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ KEPT_WINDOW_S: Final = 2.0  #: what arrives this soon after connecting was kept 
 STATUS_INTERVAL_S: Final = 60.0  #: heartbeat of radio.json
 SCAN_SLICE: Final = 20  #: thread files looked through between two looks at the radio
 CRASH_PAUSE_S: Final = 5.0
+VERIFY_INTERVAL_S: Final = 0.1  #: between two whole reads after the start, 3 ms each
 MAX_BURST: Final = 200  #: events handled in one go
 REFUSED_PAUSE_S: Final = 300.0  #: every visit to another station's radio takes packets from it
 STORAGE_PAUSE_S: Final = 10.0  #: before connecting again where the disk refused the radio's tree
@@ -79,7 +80,9 @@ class _Bound:
     recorder: Recorder
     registry: Registry
     outbox: Outbox
+    tables: Tables
     unscanned: list[Path]
+    unverified: list[Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class Station:
         self._air: dict[str, float] = {}
         self._next_status = 0.0
         self._wait_s = 0.0
+        self._next_verify = 0.0
         self._advised: dict[int, float] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(
@@ -269,15 +273,18 @@ class Station:
             max_nodes=settings.max_nodes,
         )
         registry.ensure()
+        outbox = Outbox(tables, self._link, settings.outbox, clock=self._clock, kind=settings.kind)
+        files = tree.thread_files()
+        outbox.rest(self._newest_age_s(files))
         self._bound = _Bound(
             info=info,
             tree=tree,
             recorder=Recorder(tree, tables, clock=self._clock, max_threads=settings.max_threads),
             registry=registry,
-            outbox=Outbox(
-                tables, self._link, settings.outbox, clock=self._clock, kind=settings.kind
-            ),
-            unscanned=tree.thread_files(),
+            outbox=outbox,
+            tables=tables,
+            unscanned=files,
+            unverified=list(files),
         )
         log.info("tree_opened", radio=settings.name, node_uid=tree.node_uid)
 
@@ -377,6 +384,7 @@ class Station:
             self._wait_s = STATUS_INTERVAL_S
             return
         self._scan_slice(bound)
+        self._verify_next(bound)
         backlog_s = bound.recorder.tick()
         bound.registry.flush()
         outbox_s = bound.outbox.tick()
@@ -387,9 +395,27 @@ class Station:
             bound.registry.due_in_s(),
             self._next_status - self._clock.monotonic(),
             0.0 if bound.unscanned else STATUS_INTERVAL_S,
+            VERIFY_INTERVAL_S if bound.unverified else STATUS_INTERVAL_S,
             STATUS_INTERVAL_S if backlog_s is None else backlog_s,
         ]
         self._wait_s = max(0.0, min(waits))
+
+    def _newest_age_s(self, files: list[Path]) -> float:
+        """Age of the newest thread file: whatever an earlier run sent, it wrote there."""
+        newest = max((path.stat().st_mtime for path in files), default=0.0)
+        return max(0.0, self._clock.utc().timestamp() - newest) * self._clock.scale
+
+    def _verify_next(self, bound: _Bound) -> None:
+        """Read one file whole, so that damage without queued rows is mended, too."""
+        now = self._clock.monotonic()
+        if bound.unscanned or not bound.unverified or now < self._next_verify:
+            return
+        self._next_verify = now + VERIFY_INTERVAL_S
+        path = bound.unverified.pop()
+        try:
+            bound.tables.read(path)
+        except TransientError as error:
+            log.error("thread_unreadable", file=path.name, reason=str(error))
 
     def _scan_slice(self, bound: _Bound) -> None:
         """Look for unfinished rows a few files at a time, so that a text never waits for it."""
@@ -397,9 +423,8 @@ class Station:
             path = bound.unscanned.pop()
             try:
                 has_work = any(mark in path.read_bytes() for mark in _WORK_MARKS)
-            except OSError as error:
-                log.error("thread_unreadable", file=path.name, reason=str(error))
-                continue
+            except OSError:
+                has_work = True  # the outbox reports it and tries again
             if has_work:
                 bound.outbox.scan(path)
 

@@ -97,4 +97,4 @@ class Tables:
 
 
 def _settle_recovered(row: Message) -> Message | None:
-    return life.leave_unconfirmed(row) if life.awaits_ack(row) else None
+    return life.leave_unconfirmed(row, reason="DAMAGED_FILE") if life.awaits_ack(row) else None

@@ -23,7 +23,8 @@ from tests.bridge.world import (
     QUEUED,
     RELAYED,
     STRANGER,
-    UNCONFIRMED,
+    UNACKED,
+    UNANSWERED,
     OutboxWorld,
     given_up,
     put_off,
@@ -140,7 +141,7 @@ def test_on_serial_silence_after_a_resume_means_the_radio_had_it(
     world.run(6)
 
     assert [t.packet_id for t in world.port.sent] == [501]
-    assert world.state() == [UNCONFIRMED]
+    assert world.state() == [UNANSWERED]
     assert world.port.refreshes == []
 
 
@@ -152,7 +153,7 @@ def test_a_radio_that_never_answers_ends_unconfirmed(world: OutboxWorld) -> None
         world.tick(after=70.0)
         world.reconnect()
 
-    assert world.state() == [UNCONFIRMED]
+    assert world.state() == [UNANSWERED]
     assert [t.packet_id for t in world.port.sent] == [501, 501, 501]
     assert len(world.port.refreshes) == 2
 
@@ -166,7 +167,7 @@ def test_a_link_that_breaks_at_every_hand_over_does_not_try_for_ever(world: Outb
         world.reconnect()
 
     assert len(world.port.sent) == retry.MAX_ANY_TRIES
-    assert world.state() == [UNCONFIRMED]
+    assert world.state() == [UNANSWERED]
 
 
 # -- order and spacing -----------------------------------------------------------------------
@@ -342,7 +343,7 @@ def test_relayed_and_then_silent_ends_unconfirmed(world: OutboxWorld) -> None:
 
     world.run(ACK_TIMEOUT_S + 1)
 
-    assert world.state() == [UNCONFIRMED]
+    assert world.state() == [UNACKED]
     assert len(world.port.sent) == 1
 
 
@@ -371,7 +372,7 @@ def test_silence_on_tcp_ends_after_three_attempts(world: OutboxWorld) -> None:
 
     world.run(3600)
 
-    assert world.state() == [UNCONFIRMED]
+    assert world.state() == [UNACKED]
     assert [t.packet_id for t in world.port.sent] == [501, 501, 501]
 
 
@@ -388,7 +389,7 @@ def test_silence_on_serial_is_answered_by_one_new_id_at_most(
     ids = [t.packet_id for t in world.port.sent]
     assert ids[0] == 501
     assert len(set(ids)) == len(ids) == 2
-    assert world.state() == [UNCONFIRMED]
+    assert world.state() == [UNACKED]
     assert names(events).count("send_repeated_with_new_id") == 1
 
 
@@ -399,7 +400,7 @@ def test_no_new_id_where_the_operator_allows_none(tmp_path: Path) -> None:
 
     world.run(3600)
 
-    assert world.state() == [UNCONFIRMED]
+    assert world.state() == [UNACKED]
     assert len(world.port.sent) == 1
 
 
@@ -761,3 +762,24 @@ def test_a_damaged_file_gives_back_no_row_to_send(
     assert world.port.sent == []
     assert world.rows() == ()
     assert "rows_quarantined" in names(events)
+
+
+def test_the_distance_is_kept_to_what_an_earlier_run_sent(world: OutboxWorld) -> None:
+    world.queue("hi")
+
+    world.outbox.rest(since_s=1.0)
+
+    assert world.tick() == pytest.approx(1.5)
+    assert world.port.sent == []
+    assert world.hand_over(after=1.5) == 501
+
+
+def test_on_serial_a_broadcast_never_goes_out_under_a_second_id(serial_world: OutboxWorld) -> None:
+    serial_world.queue("hi", key="Hiking")
+    serial_world.tick()
+
+    serial_world.accept(result=50)
+
+    assert serial_world.state("Hiking") == [given_up("RADIO_ERROR_50")]
+    serial_world.run(600)
+    assert len(serial_world.port.sent) == 1

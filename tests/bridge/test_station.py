@@ -20,7 +20,7 @@ from meshllm.layout import Layout
 from meshllm.observe import status
 from meshllm.radio.base import BROADCAST, Emit, Envelope, OtherHeard, RadioEvent, TextHeard
 from meshllm.records import Message, compact_json
-from meshllm.store import atomic
+from meshllm.store import atomic, codec
 from meshllm.store.table import Table
 from meshllm.testing.radio import INFO, FakeDevice
 
@@ -310,6 +310,19 @@ def test_queued_rows_of_a_damaged_file_are_not_sent(world: World, events: list[E
 
     assert [row.content for row in world.rows()] == ["question"]
     assert device.sent == []
+
+
+def test_a_damaged_file_without_work_is_mended_after_the_start(
+    world: World, events: list[EventDict]
+) -> None:
+    path = world.path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(codec.header(Message) + b"rubbish\n")
+
+    world.start(one=FakeDevice())
+
+    world.wait(lambda: "rows_quarantined" in names(events))
+    assert path.read_bytes() == codec.header(Message)
 
 
 def test_folders_have_the_permissions_of_the_settings(world: World) -> None:

@@ -165,7 +165,8 @@ class OutboxWorld:
 HANDED = ("outbound", "sent", "handed", None)
 RELAYED = ("outbound", "sent", "relayed", None)
 DELIVERED = ("outbound", "sent", "delivered", None)
-UNCONFIRMED = ("outbound", "sent", "unconfirmed", None)
+UNACKED = ("outbound", "sent", "unconfirmed", "NO_ACK")
+UNANSWERED = ("outbound", "sent", "unconfirmed", "NO_QUEUE_STATUS")
 QUEUED = ("queued", "", None, None)
 
 

@@ -227,6 +227,7 @@ def test_run_sh_starts_a_killed_bridge_again(make_world: MakeWorld) -> None:
         first = supervised.pid_of("bridge")
         assert first is not None
         os.kill(first, signal.SIGKILL)
+        wait_until(lambda: not world.radio.is_connected, "the radio has noticed")
         question = ada.say("are you back?", to=world.radio)
 
         world.wait_delivered(ada, question)

@@ -26,10 +26,10 @@ def test_question_meets_one_notice_and_is_answered_when_the_model_is_back(
 
     question = ada.say("is anybody in?", to=world.radio)
     notice = wait_until(lambda: ada.wait_for("offline", 0.01), "the notice")
-    assert stays(lambda: len(ada.heard) == 1, 1.0)
+    assert stays(lambda: len(ada.heard) == 1, 0.4)
     world.kill("agent")
     world.start("agent")
-    assert stays(lambda: len(ada.heard) == 1, 0.5)
+    assert stays(lambda: len(ada.heard) == 1, 0.4)
     world.model = Model(port)
     world.wait_delivered(ada, question)
 
@@ -48,7 +48,6 @@ def first(*answers: Answer) -> Callable[[], Answer]:
 TROUBLES: dict[str, tuple[Answer, ...]] = {
     "busy": (Refusal(503, BUSY),) * 2,
     "missing": (Refusal(404, "model 'qwen3' not found"),),
-    "killed": (Reply("Half of an", end=End.KILLED, end_after=0),) * 2,
     "half a line": (Reply("", end=End.HALF_LINE),) * 2,
 }
 

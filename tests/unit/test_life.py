@@ -1,6 +1,7 @@
 """The states of an outgoing row: what may follow what, and what never may."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -45,14 +46,14 @@ STATES = {
     "delivered": tried(direction="outbound", status="sent", delivery="delivered"),
     "given up": tried(direction="outbound", status="failed", reason="NO_CHANNEL"),
 }
-STEPS = {
+STEPS: dict[str, Callable[[Message], Message | None]] = {
     "begin": lambda r: life.begin_try(r, ID, at=AT),
     "hand over": lambda r: life.hand_over(r, ID),
     "relay": lambda r: life.confirm(r, ID, "relayed"),
     "deliver": lambda r: life.confirm(r, ID, "delivered"),
     "put off": lambda r: life.put_off(r, ID, reason="NO_ACK", due_at=AT),
     "give up": lambda r: life.give_up(r, ID, reason="NO_CHANNEL"),
-    "leave": life.leave_unconfirmed,
+    "leave": lambda r: life.leave_unconfirmed(r, reason="NO_ACK"),
 }
 #: Per state the result of begin, hand over, relay, deliver, put off, give up, leave; - is refused.
 TABLE = """
