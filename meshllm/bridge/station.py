@@ -259,6 +259,7 @@ class Station:
             )
             return
         atomic.make_folders(*tree.folders(), modes=settings.modes)
+        _sweep(tree)
         tables = Tables(
             tree.quarantine,
             modes=settings.modes,
@@ -466,3 +467,13 @@ class Station:
             "air_util_tx": self._air.get("airUtilTx"),
             "heartbeat_at": utc_text(self._clock.utc()),
         }
+
+
+def _sweep(tree: NodeTree) -> None:
+    """Remove what a killed bridge left half written; tables sweep for themselves."""
+    try:
+        atomic.sweep(tree.root, tree.radio_status.name)
+        if tree.quarantine.is_dir():
+            atomic.sweep(tree.quarantine)
+    except TransientError as error:
+        log.warning("sweep_failed", reason=str(error), consequence="left-over files stay")

@@ -19,7 +19,7 @@ from meshllm.store.descriptors import Descriptor, retirement
 
 R = TypeVar("R", bound=Record)
 
-MAX_FILES: Final = 16  #: files held per process, each with one descriptor and its parsed rows
+MAX_FILES: Final = 24  #: files held per process, each with one descriptor and its parsed rows
 MAX_BYTES: Final = 4_000_000  #: file bytes held per process
 _TRIES: Final = 3  #: reads of a file that an editor is writing in place
 
