@@ -33,6 +33,8 @@ HANDOVER_S: Final = 5.0  #: a queueStatus comes within milliseconds; none by the
 WRITE_S: Final = 60.0  #: above all deadlines of the link, which reports every hand-over's end
 ACK_GRACE_S: Final = 5.0  #: after connecting the radio first hands out the ACKs that it kept
 STORAGE_RETRY_S: Final = 5.0  #: pause after a write that the file system refused
+BELIEVED_AGE_S: Final = 48 * 3600.0  #: an older try is a clock that jumped
+KEPT_ACKS_S: Final = 10.0  #: after a restart, for ACKs that the radio kept meanwhile
 MAX_UNKNOWN: Final = 3  #: hand-overs without any answer before the row is left unconfirmed
 REMEMBERED_IDS: Final = 4000  #: packet ids kept for late ACKs after a row is final
 
@@ -452,8 +454,11 @@ class Outbox:
         elapsed = age_s(self._clock, history[-1].at) if history else None
         preset = self._info.preset if self._info else ""
         limit_s = retry.ack_timeout_s(len(row.content.encode()), preset)
-        # A clock set backwards or days forward must neither stretch nor cut the wait.
-        spent_s = elapsed if elapsed is not None and 0 <= elapsed <= limit_s else 0.0
+        # A clock set backwards or days forward must neither stretch nor cut the wait. One that is
+        # over keeps a rest for ACKs the radio held: begun anew, a bridge that restarts often
+        # would wait until the person's radio has forgotten the id, and they saw the answer twice.
+        is_plausible = elapsed is not None and 0 <= elapsed <= BELIEVED_AGE_S
+        spent_s = min(elapsed or 0.0, limit_s - KEPT_ACKS_S) if is_plausible else 0.0
         return self._clock.monotonic() + limit_s - spent_s
 
     def _idle_wait(self, now: float) -> float:

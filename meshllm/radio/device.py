@@ -105,6 +105,9 @@ class _Hooks:
             # The library drops the whole packet when an inner payload is malformed and prints
             # a traceback; the frame is worth one event and nothing more.
             log.warning("packet_undecodable", reason=str(error), size=len(frame))
+        except OSError as error:
+            # The link broke while the library answered a frame; LinkLost follows from its reader.
+            log.debug("answer_not_written", reason=str(error))
 
 
 class _Tcp(_Hooks, tcp_interface.TCPInterface):  # type: ignore[misc]

@@ -783,3 +783,17 @@ def test_on_serial_a_broadcast_never_goes_out_under_a_second_id(serial_world: Ou
     assert serial_world.state("Hiking") == [given_up("RADIO_ERROR_50")]
     serial_world.run(600)
     assert len(serial_world.port.sent) == 1
+
+
+def test_an_ack_timer_that_ended_during_a_restart_is_not_begun_anew(world: OutboxWorld) -> None:
+    """A bridge that restarts often would never send again, until the far radio forgot the id."""
+    world.queue("hi")
+    world.hand_over()
+
+    for _ in range(3):
+        world.clock.advance(ACK_TIMEOUT_S * 0.7)
+        world.restart()
+    world.run(30)
+
+    assert [text.packet_id for text in world.port.sent] == [501]
+    assert world.row().send_attempts == 2
