@@ -2,12 +2,12 @@
 
 Intent is on disk before every hand-over and the result after it; a crash in between leaves a try
 without a result, which is resumed under the same id. Policy is in `retry`, legal state changes in
-`life`; this module only schedules them. Runs on the station's thread.
+`life`, what there is to do in `work`; this module only schedules. Runs on the station's thread.
 """
 
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,7 +16,8 @@ import structlog
 from meshllm.bridge import life, retry
 from meshllm.bridge.address import Destination, destination
 from meshllm.bridge.tables import Change, Tables
-from meshllm.clock import Clock, age_s, utc_in, utc_text, wall_age_s
+from meshllm.bridge.work import IDLE_S, Key, Work
+from meshllm.clock import Clock, utc_in, utc_text
 from meshllm.errors import TransientError
 from meshllm.radio.base import (
     LinkKind,
@@ -33,8 +34,6 @@ HANDOVER_S: Final = 5.0  #: a queueStatus comes within milliseconds; none by the
 WRITE_S: Final = 60.0  #: above all deadlines of the link, which reports every hand-over's end
 ACK_GRACE_S: Final = 5.0  #: after connecting the radio first hands out the ACKs that it kept
 STORAGE_RETRY_S: Final = 5.0  #: pause after a write that the file system refused
-BELIEVED_AGE_S: Final = 48 * 3600.0  #: an older try is a clock that jumped
-KEPT_ACKS_S: Final = 10.0  #: after a restart, for ACKs that the radio kept meanwhile
 MAX_UNKNOWN: Final = 3  #: hand-overs without any answer before the row is left unconfirmed
 REMEMBERED_IDS: Final = 4000  #: packet ids kept for late ACKs after a row is final
 
@@ -51,8 +50,6 @@ _STATUS_NAMES: Final = {
     39: "PKI_SEND_FAIL_PUBLIC_KEY",
 }
 _ACCEPTED: Final = (0, 35)  #: 35: taken, and the firmware may free its copy
-
-Key = tuple[str, ...]
 
 
 class LinkPort(Protocol):
@@ -71,16 +68,6 @@ class _InFlight:
     key: Key
     packet_id: int
     deadline: float
-
-
-@dataclass(slots=True)
-class _Thread:
-    """What one thread file still wants from us."""
-
-    queued: list[Message] = field(default_factory=list)
-    due: dict[Key, tuple[str, float]] = field(default_factory=dict)
-    part_states: dict[tuple[str, int], Message] = field(default_factory=dict)
-    ack_deadlines: dict[Key, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +98,7 @@ class Outbox:
         self._is_tcp = kind == "tcp"
         self._info: RadioInfo | None = None
         self._is_up = False
-        self._threads: dict[Path, _Thread] = {}
+        self._work = Work(clock=clock)
         self._by_packet: OrderedDict[int, tuple[Path, Key]] = OrderedDict()
         self._in_flight: _InFlight | None = None
         self._used_ids: set[int] = set()
@@ -129,11 +116,7 @@ class Outbox:
         self._is_up = True
         self._used_ids.clear()
         self._refreshing = False
-        earliest = self._clock.monotonic() + ACK_GRACE_S
-        for thread in self._threads.values():
-            thread.ack_deadlines = {
-                key: max(deadline, earliest) for key, deadline in thread.ack_deadlines.items()
-            }
+        self._work.postpone_acks(self._clock.monotonic() + ACK_GRACE_S)
 
     def link_down(self) -> None:
         """The radio is gone; a hand-over without its answer is unknown and will be resumed."""
@@ -150,28 +133,9 @@ class Outbox:
             self._unread_due = self._clock.monotonic() + STORAGE_RETRY_S
             return
         self._unread.discard(path)
-        thread = _Thread()
-        previous = self._threads.get(path)
-        # Only what is answered now needs its extras parsed: this runs at every change of a file.
-        answering = {row.reply_to_id for row in rows if life.is_queued(row)}
-        for row in rows:
-            if not row.is_outgoing:
-                continue
-            if life.is_queued(row):
-                thread.queued.append(row)
-                self._note_due(thread, row, previous)
-                self._remember(path, row)
-            elif life.awaits_ack(row):
-                known = previous.ack_deadlines.get(row.key) if previous else None
-                thread.ack_deadlines[row.key] = known or self._ack_deadline(row)
-                self._remember(path, row)
-            if row.reply_to_id in answering:
-                part = row.meta.get("part")
-                if isinstance(part, int):
-                    thread.part_states[(_group(row), part)] = row
-        self._threads.pop(path, None)
-        if thread.queued or thread.ack_deadlines:
-            self._threads[path] = thread
+        preset = self._info.preset if self._info else ""
+        for row in self._work.note(path, rows, preset=preset):
+            self._remember(path, row)
 
     def rest(self, since_s: float) -> None:
         """Keep the distance to a text that an earlier run may have sent `since_s` ago."""
@@ -251,7 +215,7 @@ class Outbox:
         self._check_ack_timers(now)
         if now < self._not_before:
             return self._not_before - now
-        ready, wait_s = self._next_ready()
+        ready, wait_s = self._work.next_ready()
         if ready is None:
             return min(wait_s, self._idle_wait(now))
         path, row = ready
@@ -260,46 +224,9 @@ class Outbox:
 
     def queued_count(self) -> int:
         """Rows that still have to be sent."""
-        return sum(len(thread.queued) for thread in self._threads.values())
+        return self._work.queued_count()
 
     # -- inside --------------------------------------------------------------------------------
-
-    def _next_ready(self) -> tuple[tuple[Path, Message] | None, float]:
-        best: tuple[str, Path, Message] | None = None
-        wait_s = 60.0
-        now = self._clock.monotonic()
-        for path, thread in self._threads.items():
-            for row in thread.queued:
-                due_s = thread.due[row.key][1] - now if row.key in thread.due else 0.0
-                if due_s > 0:
-                    wait_s = min(wait_s, due_s)
-                    continue
-                if self._is_blocked(thread, row):
-                    continue
-                if best is None or row.timestamp < best[0]:
-                    best = (row.timestamp, path, row)
-                break
-        return ((best[1], best[2]) if best else None), wait_s
-
-    def _note_due(self, thread: _Thread, row: Message, previous: _Thread | None) -> None:
-        """Turn a wall time into a deadline once: a clock set back must not hold a row for ever."""
-        due_at = row.meta.get("due_at")
-        if not isinstance(due_at, str):
-            return
-        known = previous.due.get(row.key) if previous else None
-        if known is None or known[0] != due_at:
-            age = wall_age_s(self._clock, due_at)
-            wait_s = 0.0 if age is None else min(-age, retry.LONGEST_WAIT_S)
-            known = (due_at, self._clock.monotonic() + wait_s)
-        thread.due[row.key] = known
-
-    def _is_blocked(self, thread: _Thread, row: Message) -> bool:
-        """Part n waits for the hand-over of part n-1."""
-        part = row.meta.get("part")
-        if not isinstance(part, int) or part <= 1:
-            return False
-        earlier = thread.part_states.get((_group(row), part - 1))
-        return earlier is not None and life.is_queued(earlier)
 
     def _try(self, path: Path, row: Message) -> None:
         target = self._target(path, row)
@@ -355,11 +282,7 @@ class Outbox:
         assert self._info is not None
         found = destination(row, self._info)
         if isinstance(found, Destination):
-            thread = self._threads[path]
-            part = row.meta.get("part")
-            earlier = (
-                thread.part_states.get((_group(row), part - 1)) if isinstance(part, int) else None
-            )
+            earlier = self._work.earlier_part(path, row)
             if earlier is None or earlier.send_status != "failed":
                 return found
             found = "EARLIER_PART_FAILED"
@@ -419,14 +342,7 @@ class Outbox:
         log.error("send_given_up", thread=path.stem, message_id=key[1], reason=reason)
 
     def _check_ack_timers(self, now: float) -> None:
-        over = [
-            (path, key)
-            for path, thread in self._threads.items()
-            for key, deadline in thread.ack_deadlines.items()
-            if now >= deadline
-        ]
-        for path, key in over:
-            self._threads[path].ack_deadlines.pop(key, None)
+        for path, key in self._work.take_overdue(now):
             row = self._row(path, key)
             if row is not None and life.awaits_ack(row):
                 self._ack_overdue(path, row)
@@ -449,22 +365,11 @@ class Outbox:
             "ack_overdue", message_id=row.message_id, reason=verdict.reason, action=verdict.action
         )
 
-    def _ack_deadline(self, row: Message) -> float:
-        history = life.tries(row)
-        elapsed = age_s(self._clock, history[-1].at) if history else None
-        preset = self._info.preset if self._info else ""
-        limit_s = retry.ack_timeout_s(len(row.content.encode()), preset)
-        # A clock set backwards or days forward must neither stretch nor cut the wait. One that is
-        # over keeps a rest for ACKs the radio held: begun anew, a bridge that restarts often
-        # would wait until the person's radio has forgotten the id, and they saw the answer twice.
-        is_plausible = elapsed is not None and 0 <= elapsed <= BELIEVED_AGE_S
-        spent_s = min(elapsed or 0.0, limit_s - KEPT_ACKS_S) if is_plausible else 0.0
-        return self._clock.monotonic() + limit_s - spent_s
-
     def _idle_wait(self, now: float) -> float:
-        timers = self._threads.values() if self._is_up and not self._refreshing else ()
-        waits = [max(0.0, d - now) for thread in timers for d in thread.ack_deadlines.values()]
-        return min([60.0, *waits] + ([STORAGE_RETRY_S] if self._unsettled or self._unread else []))
+        waits = self._work.ack_waits(now) if self._is_up and not self._refreshing else ()
+        return min(
+            [IDLE_S, *waits] + ([STORAGE_RETRY_S] if self._unsettled or self._unread else [])
+        )
 
     def _addressee(self, path: Path, key: Key) -> int | None:
         row = self._row(path, key)
@@ -520,11 +425,6 @@ class Outbox:
         waiting, self._unsettled = self._unsettled, []
         for path, key, change in waiting:
             self._settle(path, key, change)
-
-
-def _group(row: Message) -> str:
-    """Name the answer a part belongs to; "more" answers another question from the same prompt."""
-    return f"{row.meta.get('prompt_id', '')} {row.reply_to_id}"
 
 
 def _concerns(row: Message, packet_id: int, error: str) -> bool:

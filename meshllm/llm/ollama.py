@@ -1,8 +1,7 @@
 """The client of Ollama's HTTP API: the only module that knows it. Keeps no conversation."""
 
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -12,6 +11,22 @@ import structlog
 
 from meshllm.clock import Clock, Waker
 from meshllm.errors import UserError
+from meshllm.llm.answers import (
+    Answer,
+    Traits,
+    count,
+    error_text,
+    full_name,
+    is_named_thinking,
+    model_names,
+    parse_object,
+    quick_answer,
+    quote,
+    rate,
+    refusal,
+    traits,
+    without_text,
+)
 from meshllm.llm.base import (
     ChatMessage,
     ChatRequest,
@@ -24,13 +39,12 @@ from meshllm.llm.base import (
     visible_text,
 )
 from meshllm.llm.exchange import Call, Ended, Ending, Head, Link, Patience
-from meshllm.text import clean_model_text, utf8_len
+from meshllm.text import utf8_len
 
 log = structlog.get_logger()
 
 MAX_LINE_BYTES: Final = 1_000_000  #: a longer line is no answer of a chat server
 MAX_ANSWER_BYTES: Final = 8_000_000  #: most of a listing or an error page that is kept
-MAX_COUNT: Final = 2**53  #: larger figures are dropped; they are not real and would not fit a cell
 QUICK_S: Final = 5.0  #: deadline of calls that do not touch the model
 SHOW_S: Final = 10.0  #: deadline of asking what the model can do, before the first chat
 WARM_UP_S: Final = 600.0  #: a cold load from an SD card and a long prompt head
@@ -60,14 +74,6 @@ class LoadOptions:
     num_thread: int | None = None  #: None leaves it to the server
 
 
-@dataclass(frozen=True)
-class _Traits:
-    """What /api/show says about a model."""
-
-    can_think: bool = False
-    only_thinks: bool = False
-
-
 class OllamaModel:
     """One server and the model meant for answers. Blocking; safe to probe while a chat runs."""
 
@@ -95,7 +101,7 @@ class OllamaModel:
         self._chat_link = Link(clock)
         # A server that takes one connection at a time must not be held by an idle probe.
         self._probe_link = Link(clock, keep_alive=False)
-        self._traits: dict[str, _Traits] = {}
+        self._traits: dict[str, Traits] = {}
         self._prompt_tps = SLOWEST_PROMPT_TPS
 
     def chat(self, request: ChatRequest, cancel: Callable[[], bool] = never) -> ChatResult:
@@ -143,7 +149,7 @@ class OllamaModel:
             return ProbeResult(ProbeState.READY, f"{self._base} does not list its models")
         if tags.problem:
             return ProbeResult(tags.problem, f"{self._base}: {tags.detail}")
-        if _full_name(self._model) in set(_model_names(tags.fields)):
+        if full_name(self._model) in set(model_names(tags.fields)):
             return ProbeResult(
                 ProbeState.READY, f"Ollama {version.fields.get('version', '')} at {self._base}"
             )
@@ -187,7 +193,7 @@ class OllamaModel:
                     )
         if status in {0, 200}:
             return reading.result(ended)
-        outcome, error = _refusal(status, body)
+        outcome, error = refusal(status, body)
         return ChatResult(outcome, model=request.model, error=error)
 
     def _payload(self, request: ChatRequest, *, think: bool | None) -> dict[str, object]:
@@ -222,20 +228,20 @@ class OllamaModel:
             return None
         return bool(request.think)
 
-    def _traits_of(self, model: str, patience: Patience) -> _Traits:
+    def _traits_of(self, model: str, patience: Patience) -> Traits:
         if model not in self._traits:
             seconds = min(SHOW_S * self._clock.scale, patience.left_s() / 2)
             call = Call("POST", f"{self._base}/api/show", {"model": model})
             answer = self._ask(self._chat_link, call, seconds, patience.cancel)
             if answer.problem:
-                return _Traits(only_thinks=_is_named_thinking(model))
-            self._traits[model] = _traits(model, answer.fields)
+                return Traits(only_thinks=is_named_thinking(model))
+            self._traits[model] = traits(model, answer.fields)
         return self._traits[model]
 
     def _may_leak(self, request: ChatRequest, *, think: bool | None) -> bool:
         """Say whether reasoning without an opening tag may stand in the text."""
-        traits = self._traits.get(request.model, _Traits())
-        return think is False or (not traits.can_think and _is_named_thinking(request.model))
+        traits = self._traits.get(request.model, Traits())
+        return think is False or (not traits.can_think and is_named_thinking(request.model))
 
     def _first_token_budget_s(self, request: ChatRequest) -> float:
         tokens = sum(utf8_len(message.content) for message in request.messages) / 3
@@ -251,7 +257,7 @@ class OllamaModel:
 
     def _ask(
         self, link: Link, call: Call, seconds: float, cancel: Callable[[], bool] = never
-    ) -> "_Answer":
+    ) -> "Answer":
         """Make a quick call that answers with one JSON object."""
         deadline = self._clock.monotonic() + seconds
         patience = Patience(self._clock, deadline=deadline, cancel=cancel)
@@ -265,18 +271,8 @@ class OllamaModel:
                 else:
                     body += event
                     if len(body) > MAX_ANSWER_BYTES:
-                        return _Answer({}, ProbeState.BROKEN, "the answer does not end")
-        return _quick_answer(status, body, ended)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A quick call's JSON object, or what was wrong."""
-
-    fields: Mapping[str, object]
-    problem: ProbeState | None = None
-    detail: str = ""
-    is_absent: bool = False  #: the server is there and does not offer this call
+                        return Answer({}, ProbeState.BROKEN, "the answer does not end")
+        return quick_answer(status, body, ended)
 
 
 class _Reading:
@@ -315,7 +311,7 @@ class _Reading:
         self._take_unended()
         text = self._text()
         outcome, error = self._outcome(text, ended)
-        figures = {name: value for name in _FIGURES if (value := _count(self._last.get(name)))}
+        figures = {name: value for name in _FIGURES if (value := count(self._last.get(name)))}
         reason = self._last.get("done_reason")
         return ChatResult(
             outcome,
@@ -323,8 +319,8 @@ class _Reading:
             model=self._request.model,
             prompt_tokens=figures.get("prompt_eval_count"),
             completion_tokens=figures.get("eval_count"),
-            prompt_tps=_rate(figures, "prompt_eval"),
-            eval_tps=_rate(figures, "eval"),
+            prompt_tps=rate(figures, "prompt_eval"),
+            eval_tps=rate(figures, "eval"),
             first_token_ms=self._first_token_ms,
             raw={**figures, "done_reason": reason[:40]} if isinstance(reason, str) else figures,
             error=error,
@@ -333,7 +329,7 @@ class _Reading:
     def _take_unended(self) -> None:
         """Take a last line without its newline, which error lines lack, unless it is cut off."""
         if self._pending.strip() and not self._is_over() and not self.is_done:
-            if self._pending.startswith(b"{") and _parse_object(self._pending) is None:
+            if self._pending.startswith(b"{") and parse_object(self._pending) is None:
                 self._malformed = "the answer was cut off in a line"
             else:
                 self._take(self._pending)
@@ -350,15 +346,15 @@ class _Reading:
     def _take(self, line: bytes) -> None:
         if not line.strip() or self.is_done:
             return
-        fields = _parse_object(line)
+        fields = parse_object(line)
         message = fields.get("message", {}) if fields else None
         content = message.get("content", "") if isinstance(message, Mapping) else None
         if fields is None or not isinstance(content, str):
-            self._malformed = "a line that is no chat answer: " + _quote(line)
+            self._malformed = "a line that is no chat answer: " + quote(line)
         elif "error" in fields:
-            self._failure = _error_text(fields)
+            self._failure = error_text(fields)
         elif not isinstance(fields.get("done"), bool):
-            self._malformed = "a line that is no chat answer: " + _quote(line)
+            self._malformed = "a line that is no chat answer: " + quote(line)
         else:
             self._grow(content)
             self._last = fields if fields["done"] else {}
@@ -378,7 +374,7 @@ class _Reading:
         not to think has no tag at all.
         """
         suspect = self._may_leak and "</think" not in self._content
-        return suspect and (not whole or _is_named_thinking(self._request.model))
+        return suspect and (not whole or is_named_thinking(self._request.model))
 
     def _outcome(self, text: str, ended: Ended) -> tuple[Outcome, str]:
         if ended.how is Ending.CANCELLED and not self.is_done:
@@ -392,112 +388,13 @@ class _Reading:
         error = self._malformed or ended.detail or "the answer ended without its last line"
         if text:
             return Outcome.PARTIAL, error
-        return _without_text(ended.how, malformed=bool(self._malformed)), error
+        return without_text(ended.how, malformed=bool(self._malformed)), error
 
     def _outcome_of_done(self, text: str) -> Outcome:
         reason = self._last.get("done_reason")
         if not text and reason not in {"load", "unload"}:
             return Outcome.EMPTY
         return Outcome.CAPPED if reason == "length" else Outcome.OK
-
-
-def _without_text(how: Ending, *, malformed: bool) -> Outcome:
-    if how is Ending.UNREACHABLE:
-        return Outcome.UNREACHABLE
-    return Outcome.TIMEOUT if how is Ending.TIMEOUT and not malformed else Outcome.BROKEN
-
-
-def _refusal(status: int, body: bytes) -> tuple[Outcome, str]:
-    """Sort an answer other than 200 by what can be done about it."""
-    fields = _parse_object(body)
-    error = _error_text(fields) if fields else ""
-    detail = f"HTTP {status}: {error or _quote(body) or 'no text'}"
-    if status == 404 and error:
-        return Outcome.MISSING_MODEL, detail
-    if status in {429, 503}:
-        return Outcome.BUSY, detail
-    if (400 <= status < 500 and status != 404) or (status == 500 and error.startswith("option ")):
-        return Outcome.BAD_REQUEST, detail
-    return Outcome.BROKEN, detail
-
-
-_NOT_OFFERED: Final = frozenset({404, 405, 501})
-
-
-def _quick_answer(status: int, body: bytes, ended: Ended) -> _Answer:
-    if ended.how is Ending.UNREACHABLE:
-        return _Answer({}, ProbeState.UNREACHABLE, ended.detail)
-    if ended.how is not Ending.COMPLETE:
-        # Connected and silent is no working server, whichever way it shows.
-        return _Answer({}, ProbeState.BROKEN, ended.detail or str(ended.how))
-    fields = _parse_object(body)
-    if status != 200 or fields is None:
-        detail = f"HTTP {status}: {_quote(body) or 'no text'}"
-        return _Answer({}, ProbeState.BROKEN, detail, is_absent=status in _NOT_OFFERED)
-    return _Answer(fields)
-
-
-def _traits(model: str, fields: Mapping[str, object]) -> _Traits:
-    abilities = fields.get("capabilities")
-    template = fields.get("template")
-    can_think = isinstance(abilities, Sequence) and "thinking" in abilities
-    # A template that can be told not to think asks whether the field was set.
-    opens_always = (
-        isinstance(template, str) and "<think>" in template and "IsThinkSet" not in template
-    )
-    return _Traits(can_think, only_thinks=_is_named_thinking(model) or opens_always)
-
-
-def _is_named_thinking(model: str) -> bool:
-    return "thinking" in model.lower()
-
-
-def _full_name(model: str) -> str:
-    """Add the tag that the server implies."""
-    return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
-
-
-def _model_names(fields: Mapping[str, object]) -> Iterator[str]:
-    models = fields.get("models")
-    for entry in models if isinstance(models, list) else ():
-        if isinstance(entry, Mapping):
-            for key in ("name", "model"):
-                if isinstance(name := entry.get(key), str):
-                    yield _full_name(name)
-
-
-def _parse_object(body: bytes) -> Mapping[str, object] | None:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None
-
-
-def _error_text(fields: Mapping[str, object]) -> str:
-    """Return the words of an error; some come as JSON in a string."""
-    error = fields.get("error", "")
-    if isinstance(error, str) and error.startswith("{"):
-        inner = _parse_object(error.encode("utf-8", "replace"))
-        error = inner.get("error", error) if inner else error
-    if isinstance(error, Mapping):
-        error = error.get("message", "")
-    return clean_model_text(str(error)[:300]) or ("error" if "error" in fields else "")
-
-
-def _quote(body: bytes) -> str:
-    return clean_model_text(body[:120].decode("utf-8", "replace"))
-
-
-def _count(value: object) -> int | None:
-    is_real = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_COUNT
-    return value if is_real and isinstance(value, int) else None
-
-
-def _rate(figures: Mapping[str, int], name: str) -> float | None:
-    """Tokens a second; durations are nanoseconds and a field that is zero is left out."""
-    count, nanoseconds = figures.get(f"{name}_count"), figures.get(f"{name}_duration")
-    return round(count / nanoseconds * 1e9, 2) if count and nanoseconds else None
 
 
 def _parse_base(base_url: str) -> str:
