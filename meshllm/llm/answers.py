@@ -133,5 +133,5 @@ def count(value: object) -> int | None:
 
 def rate(figures: Mapping[str, int], name: str) -> float | None:
     """Tokens a second; durations are nanoseconds and a field that is zero is left out."""
-    count, nanoseconds = figures.get(f"{name}count"), figures.get(f"{name}_duration")
+    count, nanoseconds = figures.get(f"{name}_count"), figures.get(f"{name}_duration")
     return round(count / nanoseconds * 1e9, 2) if count and nanoseconds else None

@@ -1,6 +1,7 @@
 """Kill points: a child dies just before each of its system calls; the file must be old or new."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from meshllm.records import Message
 from meshllm.store import quarantine
 from meshllm.store.table import Table
 
+ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("crash_driver.py")
 SAFE = ("append", "update", "create", "repair")
 Call = list[str]
@@ -21,7 +23,12 @@ Call = list[str]
 @pytest.fixture(scope="module")
 def graves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crash")
-    subprocess.run([sys.executable, str(DRIVER), str(folder)], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, str(DRIVER), str(folder)],
+        check=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     return folder
 
 

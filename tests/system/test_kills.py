@@ -106,7 +106,8 @@ def prompt_row_is_written(scene: Scene) -> Asked:
 
 def reply_is_queued(scene: Scene) -> Asked:
     asked = scene.ask_a_frozen_agent("step five?")
-    scene.world.freeze("bridge")
+    with scene.world.locked(scene.world.dm_file(scene.person)):
+        scene.world.freeze("bridge")  # not while it holds the lock that the agent needs
     scene.world.thaw("agent")
     wait_until(lambda: asked.replies, "the reply is queued")
     assert not asked.is_tried()
