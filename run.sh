@@ -43,26 +43,28 @@ find_python() {
 
 # setup LOCKFILE…: install the given lock files unless this very content is installed already.
 setup() {
-  local stamp=$VENV/.installed file missing=() args=() python
+  local stamp=$VENV/.installed made=$VENV/.made file is_missing=0 args=() python
   for file in "$@"; do
-    grep -qxF "$(cksum <"$file")" "$stamp" 2>/dev/null || missing+=("$file")
+    grep -qxF "$(cksum <"$file")" "$stamp" 2>/dev/null || is_missing=1
   done
-  [ -x "$PY" ] && [ ${#missing[@]} -eq 0 ] && return 0
-  if [ ! -x "$PY" ]; then
+  [ -e "$made" ] && [ "$is_missing" -eq 0 ] && return 0
+  if [ ! -e "$made" ]; then
     python=$(find_python) || return $CONFIG_EXIT
     echo "setting up $VENV with $python …" >&2
-    "$python" -m venv "$VENV" >&2 || {
-      rm -rf "$VENV" # half a virtual environment would look like a whole one next time
+    # --clear: a set-up that was cut off left half an environment that looks like a whole one.
+    "$python" -m venv --clear "$VENV" >&2 || {
       echo "error: cannot make a virtual environment (on Debian: sudo apt install python3-venv)" >&2
       return $CONFIG_EXIT
     }
+    : >"$made"
   fi
   for file in "$@"; do args+=(-r "$file"); done
   "$PY" -m pip install --quiet --disable-pip-version-check "${args[@]}" >&2 || {
     echo "error: installing failed; is the package index reachable? (try again: ./run.sh setup)" >&2
     return $CONFIG_EXIT
   }
-  for file in "${missing[@]}"; do cksum <"$file" >>"$stamp"; done
+  # Written afresh: after a step back to an older lock file its versions must be installed again.
+  for file in "$@"; do cksum <"$file"; done >"$stamp"
 }
 
 setup_core() { setup requirements.lock; }
@@ -70,14 +72,14 @@ setup_dev() { setup requirements.lock requirements-dev.lock; }
 
 # supervise NAME COMMAND…: run, and run again with growing pauses, until stopped or told not to.
 supervise() {
-  local name=$1 pause=1 child=0 status started
+  local name=$1 pause=1 child=0 status started stopping=0
   shift
-  trap '[ "$child" -ne 0 ] && kill -TERM "$child" 2>/dev/null; stopping=1' TERM INT
-  local stopping=0
+  trap 'stopping=1; [ "$child" -ne 0 ] && kill -TERM "$child" 2>/dev/null' TERM INT HUP
   while :; do
     started=$SECONDS
     "$@" &
     child=$!
+    [ "$stopping" -eq 1 ] && kill -TERM "$child" 2>/dev/null
     wait "$child"
     status=$?
     while kill -0 "$child" 2>/dev/null; do
@@ -94,7 +96,7 @@ supervise() {
     echo "run.sh: $name ended with $status; starting it again in $pause s" >&2
     sleep "$pause" &
     child=$!
-    wait "$child"
+    [ "$stopping" -eq 1 ] || wait "$child"
     child=0
     [ "$stopping" -eq 1 ] && return 0
     pause=$((pause * 2 > 60 ? 60 : pause * 2))
@@ -104,13 +106,16 @@ supervise() {
 start() {
   setup_core || return $?
   "$PY" -m meshllm start-check "$@" || return $?
+  local bridge='' agent='' status=0 first=0 stopping=0
+  trap 'stopping=1; kill -TERM $bridge $agent 2>/dev/null' TERM INT HUP
   supervise bridge "$PY" meshtastic_bridge.py "$@" &
-  local bridge=$!
+  bridge=$!
   supervise agent "$PY" ai_agent.py "$@" &
-  local agent=$! status=0 first
-  trap 'kill -TERM "$bridge" "$agent" 2>/dev/null' TERM INT
-  wait -n "$bridge" "$agent"
-  first=$?
+  agent=$!
+  if [ "$stopping" -eq 0 ]; then
+    wait -n "$bridge" "$agent"
+    first=$?
+  fi
   kill -TERM "$bridge" "$agent" 2>/dev/null
   for pid in "$bridge" "$agent"; do
     wait "$pid"

@@ -14,7 +14,7 @@ import structlog
 from meshllm import config
 from meshllm.clock import Clock, SystemClock, Waker, time_scale_from_environment
 from meshllm.config import Settings
-from meshllm.errors import ExitCode, MeshllmError, TransientError, UserError
+from meshllm.errors import ExitCode, TransientError, UserError
 from meshllm.layout import Layout
 from meshllm.observe import log as logging_setup
 from meshllm.store import atomic
@@ -53,7 +53,7 @@ def main(
     argv: Sequence[str],
     root: Path,
 ) -> int:
-    """Run one process from its command line to its exit code. SIGTERM and SIGINT end it with 0."""
+    """Run one process from its command line to its exit code; a stop signal ends it with 0."""
 
     @click.command(name=role, help=f"Run the {role}. Settings: config.yaml, .env, environment.")
     @click.option(
@@ -93,8 +93,10 @@ def run(
         stopping.append(number)
         waker.wake()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # SIGHUP ignored by whoever started us (nohup) stays ignored: that is what was asked for.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, on_signal)
     loaded = config.load(
         config_file or root / "config.yaml", os.environ, must_exist=config_file is not None
     )
@@ -114,8 +116,9 @@ def run(
         _loop(service, stopping, clock=clock, waker=waker)
     except UserError:
         raise
-    except MeshllmError as error:
-        raise UserError(f"{role} cannot start: {error}") from error
+    except TransientError as error:
+        log.error("process_failed", reason=str(error), consequence="the supervisor starts it again")
+        return ExitCode.BUG
     except Exception:
         log.exception("process_crashed", consequence="the supervisor starts it again")
         return ExitCode.BUG

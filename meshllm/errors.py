@@ -8,7 +8,7 @@ class ExitCode(IntEnum):
     """Exit codes of every program here. `run.sh` restarts only after BUG or a signal."""
 
     OK = 0
-    BUG = 1  #: an unexpected error; the traceback is in the log
+    BUG = 1  #: an unexpected error or one that may pass; the reason is in the log
     USAGE = 2  #: wrong command line
     NO_ANSWER = 3  #: `demo --say` waited in vain
     CONFIG = 4  #: settings or a folder stop the start; a restart would meet them again

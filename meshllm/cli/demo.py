@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import click
@@ -69,9 +71,16 @@ def _packet_ids(row: Message) -> set[int]:
 @click.option("--seed", default=1, show_default=True, help="Seed of the simulated air.")
 def demo(say: str | None, timeout_s: float, keep: bool, loss: float, seed: int) -> None:
     """Try the librarian on a simulated mesh: no radio, no model, nothing left behind."""
+    # An exception unwinds the stack that ends the processes; the default action would not.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     with _world(loss=loss, seed=seed, keep=keep) as world:
         code = _say_once(world, say, timeout_s) if say is not None else _converse(world)
     sys.exit(code)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ TCP_CONNECT_S: Final = 5.0  #: a host that does not answer; the library has no l
 HANDSHAKE_S: Final = 45.0  #: above the library's own hard 30 s, so that it cleans up by itself
 SEND_S: Final = 10.0  #: a serial write sleeps 0.1 s; anything near this is a hang
 PROBE_S: Final = 10.0  #: heartbeat to queueStatus; measured well under 1 s on firmware
+FIRST_STATUS_S: Final = 1.0  #: for the answer to the heartbeat that the library sends on connecting
 CLOSE_S: Final = 3.0  #: after this the old threads are abandoned (they are daemons)
 DEFAULT_HOP_LIMIT: Final = 3  #: firmware default, for radios whose LoRa settings were not told
 _POLL_S: Final = 0.05
@@ -170,6 +171,12 @@ class DeviceRadio:
         """Connect and read the configuration. Raises LinkDownError; up to 45 s on a mute radio."""
         _subscribe()
         self._interface = _within(HANDSHAKE_S, "connect", self._open)
+        with self._statuses:
+            # The library's first heartbeat is answered at once. Coming later, that answer would
+            # pass for one to a probe, and a full queue would not be known before the first send.
+            self._statuses.wait_for(
+                lambda: self._status_count > 0, timeout=FIRST_STATUS_S / self._clock.scale
+            )
         try:
             return _describe(self._interface)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
