@@ -18,7 +18,7 @@ from meshllm.records import BadCellError, PromptRow
 try:
     from yaml import CSafeDumper as _Base  # ten times as fast as the one in Python
 except ImportError:
-    from yaml import SafeDumper as _Base  # type: ignore[assignment]
+    from yaml import SafeDumper as _Base  # type: ignore[assignment] # same class, in Python
 
 _TAGS: Final = ("librarian", "meshtastic", "ollama")
 _FENCE: Final = "---\n"

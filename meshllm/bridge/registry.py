@@ -235,7 +235,7 @@ class Registry:
         if node_id not in self._nodes:
             return
         known = self._latest.get(node_id) or Latest(node_id)
-        self._latest[node_id] = replace(known, **changes)  # type: ignore[arg-type]
+        self._latest[node_id] = replace(known, **changes)  # type: ignore[arg-type] # by field name
         self._dirty_latest.add(node_id)
 
     def _sight(self, node_id: str, at: str) -> None:

@@ -302,7 +302,7 @@ class Station:
             return
         if bound is None:
             return  # this radio was refused: its packets belong to another station's tree
-        self._packet(bound, heard, event)  # type: ignore[arg-type]
+        self._packet(bound, heard, event)  # type: ignore[arg-type] # QueueStatus is gone
 
     def _hold(self, heard: Heard) -> None:
         """Keep what a radio delivers before it has said which node it is."""

@@ -111,7 +111,7 @@ class _Hooks:
             log.debug("answer_not_written", reason=str(error))
 
 
-class _Tcp(_Hooks, tcp_interface.TCPInterface):  # type: ignore[misc]
+class _Tcp(_Hooks, tcp_interface.TCPInterface):  # type: ignore[misc] # untyped base
     """TCP without the library's own reconnect, which loses packets and tells nobody."""
 
     def myConnect(self) -> None:  # noqa: N802 - the library's name
@@ -126,7 +126,7 @@ class _Tcp(_Hooks, tcp_interface.TCPInterface):  # type: ignore[misc]
         raise ConnectionError("the radio closed the connection")
 
 
-class _Serial(_Hooks, serial_interface.SerialInterface):  # type: ignore[misc]
+class _Serial(_Hooks, serial_interface.SerialInterface):  # type: ignore[misc] # untyped base
     """Serial as the library has it; it does not reconnect by itself."""
 
 
@@ -258,7 +258,7 @@ class DeviceRadio:
             with self._statuses:
                 self._status_count += 1
                 self._statuses.notify_all()
-        self._emit(event)  # type: ignore[arg-type]
+        self._emit(event)  # type: ignore[arg-type] # only our own events get here
 
     def _live(self) -> Any:
         interface = self._interface

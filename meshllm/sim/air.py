@@ -118,7 +118,7 @@ class Air:
         """Return the link of one direction, made when there is none yet."""
         link = self._links.get((source, target))
         if link is None:
-            link = Link(random.Random(f"{self._seed}/{source:08x}/{target:08x}"))  # noqa: S311
+            link = Link(random.Random(f"{self._seed}/{source:08x}/{target:08x}"))  # noqa: S311 - no secret
             self._links[source, target] = link
         return link
 

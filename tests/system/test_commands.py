@@ -237,3 +237,19 @@ def test_run_sh_starts_a_killed_bridge_again(make_world: MakeWorld) -> None:
         assert supervised.process.wait(6) == 0
     finally:
         supervised.close()
+
+
+def test_a_demo_that_is_stopped_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*MESHLLM, "demo", "--say", "hi", "--timeout", "15"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        wait_until(lambda: any(tmp_path.glob("*/data/agent.json")), "both processes are up")
+
+        process.terminate()
+
+        assert process.wait(15) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
