@@ -60,6 +60,10 @@ class DamagedFileError(TransientError):
     """A table on disk is not well formed; it is not written before it has been repaired."""
 
 
+class NotRegularError(DamagedFileError):
+    """A folder, a link, a FIFO or the like stands where a table should be."""
+
+
 class LinkDownError(TransientError):
     """The radio link is not up; nothing was handed over."""
 

@@ -9,6 +9,8 @@ from typing import Final
 
 MAX_NAME_CHARS: Final = 48  #: longest sanitised stem; leaves room for suffixes on any file system
 DEFAULT_CHANNEL: Final = "LongFast"  #: name of an unnamed primary channel when no preset is known
+UNDATED: Final = "undated"  #: period of archived rows whose time cannot be read
+_PART: Final = re.compile(r"(\d{4}(?:-\d\d)?|undated)(?:-part([2-9]|[1-9]\d+))?\.csv")
 _SAFE: Final = re.compile(r"[^a-z0-9_-]+")
 _NODE_ID: Final = re.compile(r"!?([0-9a-fA-F]{8})")
 #: Device names of Windows: a card is read on other machines too.
@@ -59,6 +61,33 @@ def peer_stem(peer: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Shelf:
+    """The archive of one live file: a file per month or year, in parts where that grows large.
+
+    Each thread has a folder of its own, so no name of one can be read as a month of another.
+    """
+
+    folder: Path
+    prefix: str = ""
+
+    def part(self, period: str, number: int) -> Path:
+        """Path of a part of a period; parts count from 1, and the first bears no number."""
+        return self.folder / f"{self.prefix}{period}{f'-part{number}' if number > 1 else ''}.csv"
+
+    def parts(self) -> list[tuple[str, int, Path]]:
+        """Period, number and path of every part that exists, in order; UNDATED comes last."""
+        if not self.folder.is_dir():
+            return []
+        found = [
+            (match[1], int(match[2] or 1), path)
+            for path in self.folder.iterdir()
+            if path.name.startswith(self.prefix)
+            and (match := _PART.fullmatch(path.name[len(self.prefix) :]))
+        ]
+        return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeTree:
     """Paths below data/nodes/<node_uid>/: everything one of our radios has heard and sent."""
 
@@ -103,6 +132,11 @@ class NodeTree:
     def archive(self) -> Path:
         """Folder of closed rows."""
         return self.root / "archive"
+
+    def shelf(self, live: Path) -> Shelf:
+        """Archive of a live file of this tree: `threads/dms/x.csv` has `archive/dms/x/`."""
+        folder = self.archive if live.parent == self.root else self.archive / live.parent.name
+        return Shelf(folder / live.stem)
 
     @property
     def quarantine(self) -> Path:
@@ -150,6 +184,11 @@ class Layout:
         return self.data_dir / ".agent.lock"
 
     @property
+    def reserve(self) -> Path:
+        """Ballast of the bridge, on the disk of the threads; given up when that is full."""
+        return self.nodes_dir / ".reserve"
+
+    @property
     def agent_status(self) -> Path:
         """What the agent says of itself."""
         return self.data_dir / "agent.json"
@@ -158,6 +197,11 @@ class Layout:
     def prompts_table(self) -> Path:
         """Registry of model calls."""
         return self.prompts_dir / "prompts.csv"
+
+    @property
+    def prompts_shelf(self) -> Shelf:
+        """Archive of the registry of model calls."""
+        return Shelf(self.prompts_dir / "archive", prefix="prompts-")
 
     def prompt_page(self, prompt_id: str) -> Path:
         """Page of one model call; `prompt_id` is ours, never text from the mesh."""

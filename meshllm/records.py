@@ -74,6 +74,11 @@ class Record:
         """What makes this row the same row after a change."""
         raise NotImplementedError  # each schema has its own key; a base row is never built
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes this row the same row over all files, archived ones too."""
+        return self.key
+
     def cells(self) -> tuple[str, ...]:
         """Every field as text; None becomes the empty cell."""
         values = self._values()(self)
@@ -218,6 +223,11 @@ class Message(Record):
     def key(self) -> tuple[str, ...]:
         """Inbound rows are unique by sender and id; ours are too, the sender being our node."""
         return (self.sender_id, self.message_id)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Packet ids come again after months: over the archive a row is told by its text, too."""
+        return (*self.key, self.timestamp, self.content)
 
     @property
     def is_outgoing(self) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from meshllm.errors import NotRegularError
 from meshllm.records import Record
-from meshllm.store import codec
+from meshllm.store import codec, regular
 from meshllm.store.codec import Decoded
 from meshllm.store.descriptors import Descriptor, retirement
 
@@ -81,13 +82,13 @@ class HeldFiles:
 
 
 def load(path: Path, record_type: type[R], *, previous: Held[R] | None) -> Held[R] | None:
-    """Read and parse a file; None when it is missing. Raises OSError.
+    """Read and parse a file; None when it is missing. Raises OSError and NotRegularError.
 
     What has not changed since `previous` is not parsed again.
     """
     for _ in range(_TRIES):
         try:
-            guard = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            guard = Descriptor(regular.open_file(path))
         except FileNotFoundError:
             return None
         before = os.fstat(guard.number)
@@ -122,9 +123,9 @@ def _decode(data: bytes, record_type: type[R], previous: Held[R] | None) -> Deco
 def keep(path: Path, data: bytes, status: os.stat_result, decoded: Decoded[R]) -> Held[R] | None:
     """Hold what was just written; None when the name shows another file already."""
     try:
-        guard = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        guard = Descriptor(regular.open_file(path))
         found = os.fstat(guard.number)
-    except OSError:
+    except (OSError, NotRegularError):
         return None
     signature = signature_of(status)
     if signature_of(found) != signature:

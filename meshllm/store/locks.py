@@ -4,6 +4,7 @@ Protects against our own processes and threads only, not against editors. A lock
 unlinked: a waiter could otherwise lock an inode that no longer carries the name.
 """
 
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -118,6 +119,10 @@ class ProcessLock:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_TRUNC)
         try:
             os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A full disk must not stop the start: the id is for a message only.
         finally:
             os.close(descriptor)
 

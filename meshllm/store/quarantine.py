@@ -6,6 +6,7 @@ a message can look like a queued row once a quote is lost, so queued rows stay i
 
 import hashlib
 import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from meshllm.clock import Clock
+from meshllm.errors import StoreWriteError
 from meshllm.records import Message, Record
-from meshllm.store import atomic
+from meshllm.store import atomic, regular
 from meshllm.store.codec import Damage
 from meshllm.store.table import Snapshot, Table
 
@@ -46,11 +48,14 @@ def repair(
 ) -> Repair[R] | None:
     """Save a damaged table in `quarantine_dir` and leave its good rows; None when it is sound.
 
+    What is no file at all is moved there instead (see `displace`).
+
     Works under the table's lock. The original is durable before the table is replaced, and its
     name holds its hash: after a crash between the two, the next repair finds it there. `settle`
     may change a row that is kept (None: leave it), in the same commit. Raises LockTimeoutError
     and StoreWriteError, the table being as it was.
     """
+    displace(table.path, quarantine_dir, clock, modes=table.modes)
     done: list[Repair[R]] = []
 
     def decide(data: bytes, snapshot: Snapshot[R]) -> Sequence[R] | None:
@@ -69,6 +74,31 @@ def repair(
         return None
     _report(table.path, done[0])
     return done[0]
+
+
+def displace(path: Path, quarantine_dir: Path, clock: Clock, *, modes: atomic.Modes) -> Path | None:
+    """Move what stands in a table's place and is no file to `quarantine_dir`; None for a file.
+
+    A link is moved, not what it leads to. Raises StoreWriteError, everything being as it was.
+    """
+    kind = regular.kind_of(path)
+    if not kind:
+        return None
+    atomic.make_folders(quarantine_dir, modes=modes)
+    moment = clock.utc().strftime("%Y%m%dT%H%M%SZ")
+    target = quarantine_dir / f"{path.stem}.{moment}.{secrets.token_hex(3)}.{kind}"
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise StoreWriteError(f"{path}: cannot be moved: {error.strerror or error}") from error
+    log.warning(
+        "file_displaced",
+        file=os.fspath(path),
+        kind=kind,
+        moved_to=os.fspath(target),
+        consequence="a new file is begun",
+    )
+    return target
 
 
 def _is_queued(row: Record) -> bool:

@@ -52,7 +52,7 @@ class Table(Generic[R]):
         self.path = path
         self.record_type = record_type
         self.modes = modes or atomic.Modes()
-        self._lock_timeout_s = lock_timeout_s
+        self.lock_timeout_s = lock_timeout_s  #: may be changed between two calls
         self._seen: held.Signature | None = None
 
     def read(self) -> Snapshot[R]:
@@ -133,7 +133,7 @@ class Table(Generic[R]):
         name = os.fspath(self.path)
         if name not in _swept:
             atomic.make_folders(self.path.parent, modes=self.modes)
-        with locks.hold(self.path, self._lock_timeout_s, mode=self.modes.lock):
+        with locks.hold(self.path, self.lock_timeout_s, mode=self.modes.lock):
             if name not in _swept:
                 removed = atomic.sweep(self.path.parent, self.path.name)
                 if removed:

@@ -164,7 +164,7 @@ class _Folder(FileSystemEventHandler):
             with os.scandir(self.path) as entries:
                 for entry in entries:
                     if _is_table(entry.name):
-                        found[entry.name] = _state(entry.stat())
+                        found[entry.name] = _state(entry.stat(follow_symlinks=False))
         except OSError:
             return found  # the folder, or a file of it, went away: the next look tells
         return found

@@ -322,7 +322,7 @@ def test_unreadable_things_say_so(tmp_path: Path, row: Message) -> None:
 
     with pytest.raises(TransientError, match=r"t\.csv: cannot read"):
         table.read()
-    with pytest.raises(TransientError, match="cannot read before writing"):
+    with pytest.raises(TransientError, match="cannot read: it is a folder"):
         table.append([row])
 
 

@@ -125,3 +125,26 @@ def test_an_alias_is_sanitised_into_the_trees_name() -> None:
     assert files.tree("Base Camp").node_uid == "base_camp"
     assert files.tree("../../x").root.parent == Path("/d/nodes")
     assert files.prompt_page("../p").parent == Path("/p")
+
+
+def test_every_live_file_has_a_shelf_of_its_own() -> None:
+    stems = ["a11ce001", "longfast", "2026-01", "sightings", "dms", "undated"]
+    files = [TREE.sightings]
+    files += [TREE.dms / f"{stem}.csv" for stem in stems]
+    files += [TREE.channels / f"{stem}.csv" for stem in stems]
+
+    folders = [TREE.shelf(path).folder for path in files]
+
+    assert len(set(folders)) == len(files)
+    assert all(a not in b.parents for a in folders for b in folders)
+    assert all(TREE.archive in folder.parents for folder in folders)
+    assert TREE.shelf(TREE.sightings).part("2026", 1) == TREE.archive / "sightings/2026.csv"
+    assert TREE.shelf(files[1]).part("2026-01", 2) == (
+        TREE.archive / "dms/a11ce001/2026-01-part2.csv"
+    )
+
+
+def test_the_registry_of_model_calls_has_the_archive_of_the_specification() -> None:
+    shelf = Layout(Path("/d"), Path("/d/nodes"), Path("/p")).prompts_shelf
+
+    assert shelf.part("2026-01", 1) == Path("/p/archive/prompts-2026-01.csv")
