@@ -1,4 +1,4 @@
-"""What a radio is to the bridge: events it reports and four verbs. Imports no radio library."""
+"""What a radio is to the bridge: events it reports and six verbs. Imports no radio library."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -196,6 +196,18 @@ class Radio(Protocol):
 
     def send(self, text: OutgoingText) -> None:
         """Give one text to the radio. Returning says nothing; a QueueStatus naming the id does."""
+
+    def request_user(self, number: int) -> None:
+        """Ask a node for its node info, which carries its public key; ours goes along.
+
+        An answer comes as UserHeard. None may come: firmware answers a node only every few minutes.
+        """
+
+    def forget_ids(self) -> None:
+        """Make the radio take ids that it has had before. Takes about 2 s on a serial line.
+
+        Returning says that the radio was given enough to forget; see decision 34.
+        """
 
     def probe(self) -> None:
         """Raise LinkDownError when the radio does not answer a heartbeat."""

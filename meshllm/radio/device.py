@@ -5,19 +5,21 @@ What the library does wrong or leaves out is contained here: hidden reconnects, 
 """
 
 import io
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from meshtastic import serial_interface, tcp_interface, util
 from meshtastic.protobuf import channel_pb2, config_pb2, mesh_pb2, portnums_pb2
 from pubsub import pub
+from serial.tools import list_ports
 
 from meshllm.clock import Clock
 from meshllm.config import Link
@@ -33,15 +35,18 @@ from meshllm.radio.base import (
     QueueStatus,
     RadioInfo,
 )
+from meshllm.radio.ports import Port, SerialPorts
 
 log = structlog.get_logger()
 
 TCP_CONNECT_S: Final = 5.0  #: a host that does not answer; the library has no limit of its own
 HANDSHAKE_S: Final = 45.0  #: above the library's own hard 30 s, so that it cleans up by itself
 SEND_S: Final = 10.0  #: a serial write sleeps 0.1 s; anything near this is a hang
+FORGET_S: Final = 15.0  #: 20 serial writes of 0.1 s, with room for a slow Bluetooth link
 PROBE_S: Final = 10.0  #: heartbeat to queueStatus; measured well under 1 s on firmware
 FIRST_STATUS_S: Final = 1.0  #: for the answer to the heartbeat that the library sends on connecting
 CLOSE_S: Final = 3.0  #: after this the old threads are abandoned (they are daemons)
+REMEMBERED_IDS: Final = 20  #: ids that the firmware keeps per client (PhoneAPI, 2.7.26 and 2.8)
 DEFAULT_HOP_LIMIT: Final = 3  #: firmware default, for radios whose LoRa settings were not told
 _POLL_S: Final = 0.05
 
@@ -99,6 +104,14 @@ class _Hooks:
             self.isConnected.set()  # type: ignore[attr-defined] # the mixed-in class has it
         self.emit(LinkLost("the connection ended"))
 
+    def _startConfig(self) -> None:  # noqa: N802 - the library's name
+        if self._is_opening:
+            super()._startConfig()  # type: ignore[misc] # the mixed-in class has it
+        else:
+            # The library would read the configuration again and tell nobody. The radio has lost
+            # its queue and perhaps has other channels now: a fresh connection settles both.
+            self.emit(LinkLost("the radio restarted"))
+
     def _handleFromRadio(self, frame: bytes) -> None:  # noqa: N802 - the library's name
         try:
             super()._handleFromRadio(frame)  # type: ignore[misc] # the mixed-in class has it
@@ -142,6 +155,17 @@ def _on_receive(packet: Mapping[str, object], interface: object) -> None:
 
 
 @cache
+def _ble() -> tuple[Any, float]:
+    """Interface class for Bluetooth and its limit. Importing bleak costs those who have none."""
+    from meshllm.radio import ble  # noqa: PLC0415
+
+    class _Ble(_Hooks, ble.BleInterface):
+        """Bluetooth with a connection of our own below the library."""
+
+    return _Ble, ble.OPEN_S
+
+
+@cache
 def _subscribe() -> None:
     """Listen once per process, before the first connect: a radio delivers what it kept at once."""
     pub.subscribe(_on_receive, "meshtastic.receive")
@@ -153,12 +177,34 @@ def serial_ports() -> list[str]:
         return [str(port) for port in util.findPorts(True)]
 
 
+def look_for_ports() -> list[Port]:
+    """List every serial port with the device behind it."""
+    likely = set(serial_ports())
+    return [
+        Port(
+            info.device,
+            info.vid,
+            info.pid,
+            info.serial_number or "",
+            info.location or "",
+            is_likely=info.device in likely,
+        )
+        for info in list_ports.comports()
+    ]
+
+
 class DeviceRadio:
     """One connection through the official library (see radio.base.Radio)."""
 
-    def __init__(self, link: Link, emit: Emit, *, clock: Clock) -> None:
-        """Prepare a connection; nothing is opened before `connect`."""
+    def __init__(
+        self, link: Link, emit: Emit, *, clock: Clock, ports: SerialPorts | None = None
+    ) -> None:
+        """Prepare a connection; nothing is opened before `connect`.
+
+        `ports` remembers over connections which device a serial link had, for all links together.
+        """
         self.kind: LinkKind = link.kind
+        self._ports = ports or SerialPorts(look_for_ports)
         self._link = link
         self._emit = emit
         self._clock = clock
@@ -168,15 +214,18 @@ class DeviceRadio:
         self._status_count = 0
 
     def connect(self) -> RadioInfo:
-        """Connect and read the configuration. Raises LinkDownError; up to 45 s on a mute radio."""
+        """Connect, read the configuration. Raises LinkDownError, after at most 45 s (BLE: 120)."""
         _subscribe()
-        self._interface = _within(HANDSHAKE_S, "connect", self._open)
+        limit_s = _ble()[1] if self.kind == "ble" else HANDSHAKE_S
+        self._interface = _within(limit_s, "connect", self._open)
         with self._statuses:
             # The library's first heartbeat is answered at once. Coming later, that answer would
             # pass for one to a probe, and a full queue would not be known before the first send.
             self._statuses.wait_for(
                 lambda: self._status_count > 0, timeout=FIRST_STATUS_S / self._clock.scale
             )
+        if self.kind == "serial":
+            self._ports.opened(self._link)
         try:
             return _describe(self._interface)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -186,23 +235,44 @@ class DeviceRadio:
         """Hand one text over. Raises RadioBusyError when the radio's queue stays full."""
         interface = self._live()
         self._wait_for_room(interface)
-        packet = mesh_pb2.MeshPacket()
-        # Own number as sender: without it the firmware addresses its rate-limit NAK to node 0.
-        setattr(packet, "from", interface.myInfo.my_node_num)
-        packet.id = text.packet_id
+        packet = _packet_from(interface, text.packet_id)
         packet.channel = text.channel_index
         packet.decoded.portnum = portnums_pb2.PortNum.TEXT_MESSAGE_APP
         packet.decoded.payload = text.text.encode("utf-8", "replace")
         if text.reply_id:
             packet.decoded.reply_id = text.reply_id
-        hop_limit = interface.localNode.localConfig.lora.hop_limit or DEFAULT_HOP_LIMIT
-        _within(
-            SEND_S,
-            "send",
-            lambda: interface._sendPacket(
-                packet, text.to, wantAck=text.want_ack, hopLimit=hop_limit
-            ),
-        )
+        self._hand_over("send", packet, text.to, want_ack=text.want_ack)
+
+    def request_user(self, number: int) -> None:
+        """Ask a node for its node info. Raises RadioBusyError when the radio's queue is full."""
+        interface = self._live()
+        user = _own_user(interface)
+        self._wait_for_room(interface)
+        packet = _packet_from(interface, _random_id())
+        packet.decoded.portnum = portnums_pb2.PortNum.NODEINFO_APP
+        packet.decoded.payload = user
+        packet.decoded.want_response = True
+        self._hand_over("request", packet, number)
+
+    def forget_ids(self) -> None:
+        """Push every id out of the radio's list by packets to itself, which stay off the air.
+
+        Raises LinkDownError when the radio does not answer afterwards.
+        """
+        interface = self._live()
+        number = interface.myInfo.my_node_num
+
+        def fill() -> None:
+            for _ in range(REMEMBERED_IDS):
+                request = mesh_pb2.ToRadio()
+                request.packet.CopyFrom(_packet_from(interface, _random_id()))
+                request.packet.to = number
+                request.packet.decoded.portnum = portnums_pb2.PortNum.PRIVATE_APP
+                # Past the library's queue, which waits for room in the radio's: these need none.
+                interface._sendToRadioImpl(request)
+
+        _within(FORGET_S, "forget ids", fill)
+        self.probe()
 
     def probe(self) -> None:
         """Send a heartbeat and wait for the queueStatus that answers it."""
@@ -221,12 +291,13 @@ class DeviceRadio:
         """Close on a helper thread, releasing a send that waits for room in the radio's queue."""
         self._closing = True
         interface, self._interface = self._interface, None
-        if interface is None:
-            return
-        interface.queue.clear()
-        interface.queueStatus = None
-        with suppress(LinkDownError):
-            _within(CLOSE_S, "close", interface.close)
+        if interface is not None:
+            interface.queue.clear()
+            interface.queueStatus = None
+            with suppress(LinkDownError):
+                _within(CLOSE_S, "close", interface.close)
+        if self.kind == "serial":
+            self._ports.release(self._link)
 
     def _open(self) -> Any:
         timeout_s = int(HANDSHAKE_S)
@@ -235,21 +306,18 @@ class DeviceRadio:
                 self._report, self._link.target, portNumber=self._link.port, timeout=timeout_s
             )
         if self._link.kind == "serial":
-            return _Serial(self._report, devPath=self._serial_path(), timeout=timeout_s)
-        raise LinkDownError(f"{self._link}: this kind of link is not supported yet")
+            return _Serial(self._report, devPath=self._ports.take(self._link), timeout=timeout_s)
+        interface_class, _ = _ble()
+        return interface_class(self._report, self._link.target)
 
-    def _serial_path(self) -> str:
-        if self._link.target != "auto":
-            if not Path(self._link.target).exists():
-                found = ", ".join(serial_ports()) or "none"
-                raise LinkDownError(f"no such device {self._link.target} (radios seen: {found})")
-            return self._link.target
-        ports = serial_ports()
-        if not ports:
-            raise LinkDownError("no radio on any serial port")
-        if len(ports) > 1:
-            raise LinkDownError(f"several serial radios, name one of them: {', '.join(ports)}")
-        return ports[0]
+    def _hand_over(self, what: str, packet: Any, to: int, *, want_ack: bool = False) -> None:
+        interface = self._live()
+        hop_limit = interface.localNode.localConfig.lora.hop_limit or DEFAULT_HOP_LIMIT
+        _within(
+            SEND_S,
+            what,
+            lambda: interface._sendPacket(packet, to, wantAck=want_ack, hopLimit=hop_limit),
+        )
 
     def _report(self, event: object) -> None:
         if isinstance(event, LinkLost) and self._closing:
@@ -273,6 +341,31 @@ class DeviceRadio:
             self.probe()
             if interface.queueStatus.free <= 0:
                 raise RadioBusyError("the radio's send queue is full")
+
+
+def _random_id() -> int:
+    return secrets.randbelow(2**32 - 1) + 1
+
+
+def _packet_from(interface: Any, packet_id: int) -> Any:
+    packet = mesh_pb2.MeshPacket(id=packet_id)
+    # Own number as sender: without it the firmware addresses its rate-limit NAK to node 0.
+    setattr(packet, "from", interface.myInfo.my_node_num)
+    return packet
+
+
+def _own_user(interface: Any) -> bytes:
+    """Our own node info as the radio told it at connect. An incomplete one would rename us."""
+    number = int(interface.myInfo.my_node_num)
+    told = (interface.nodesByNum or {}).get(number, {}).get("user")
+    user = mesh_pb2.User()
+    try:
+        json_format.ParseDict(told or {}, user, ignore_unknown_fields=True)
+    except (json_format.ParseError, TypeError, ValueError) as error:
+        raise RadioBusyError(f"our own node info is unusable: {error}") from error
+    if not user.id or not user.long_name:
+        raise RadioBusyError("the radio has not told our own node info")
+    return bytes(user.SerializeToString())
 
 
 def _describe(interface: Any) -> RadioInfo:

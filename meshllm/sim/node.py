@@ -1,4 +1,4 @@
-"""A simulated radio behind a TCP port, and the ways in which its link can go wrong.
+"""A simulated radio behind a TCP or serial port, and the ways in which its link can go wrong.
 
 Speaks framing and sockets; what the node says is decided in `phone`. All public methods may be
 called from any thread.
@@ -7,6 +7,7 @@ called from any thread.
 import asyncio
 import socket
 from collections import deque
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -19,6 +20,7 @@ from meshllm.sim.framing import Deframer, frame
 from meshllm.sim.outcome import Outcome
 from meshllm.sim.packets import Packet, Port
 from meshllm.sim.phone import HandedOver, PhoneSide, Session
+from meshllm.sim.serial_port import SerialPort
 from meshllm.sim.station import Station
 
 log = structlog.get_logger()
@@ -71,6 +73,10 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             (self.transport.resume_reading if on else self.transport.pause_reading)()
 
+    def write(self, octets: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(octets)
+
     def drop(self) -> None:
         self.is_dead = True
         if self.transport is not None:
@@ -80,6 +86,9 @@ class _Connection(asyncio.Protocol):
         self.is_dead = True
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
+
+
+_Line = _Connection | SerialPort
 
 
 class SimRadio:
@@ -102,8 +111,11 @@ class SimRadio:
         self._accepting: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._current: _Connection | None = None
+        self._current: _Line | None = None
         self._others: list[_Connection] = []
+        self._serial_name: Path | None = None
+        self._serial_session: Session | None = None
+        self._is_plugged = False
         self._waiting: list[_Connection] = []
         self._is_stalled = False
         self._is_closed = False
@@ -206,13 +218,61 @@ class SimRadio:
         for connection in waiting:
             self._adopt(connection)
         if self._current is not None:
+            if isinstance(self._current, SerialPort):
+                self._current.is_dead = False
             self._current.read(on=True)
             self.flush(self._current)
 
-    def half_open(self) -> None:
-        """Lose the other end silently: the socket stays open, nothing passes in either direction.
+    def serve_serial(self, name: Path) -> Path:
+        """Be a radio on a serial port of that name instead of a TCP port; returns the name."""
+        self._engine.call(lambda: self._serve_serial(name))
+        return name
 
-        What the radio writes meanwhile is lost. A new connection works and ends this.
+    def _serve_serial(self, name: Path) -> None:
+        self._stop_serving()
+        self._serial_name = name
+        self._plug()
+
+    def unplug(self) -> None:
+        """Pull the serial cable of a radio that has its own power: it keeps what it holds.
+
+        The client's session ends with it. A radio behind a USB converter would not notice, and
+        would write to nobody for up to 15 minutes; that is not simulated.
+        """
+        self._engine.call(self._unplug)
+
+    def _unplug(self) -> None:
+        self._is_plugged = False
+        if isinstance(self._current, SerialPort):
+            self._current.end()
+            self._current.drop()
+            self._current = None
+
+    def plug(self, name: Path | None = None) -> None:
+        """Put the serial cable back in, under the same name or another one."""
+        self._engine.call(lambda: self._plug(name))
+
+    def _plug(self, name: Path | None = None) -> None:
+        assert self._serial_name is not None, "not a serial radio"
+        self._serial_name = name or self._serial_name
+        self._is_plugged = True
+        if not self.station.is_on or self._current is not None:
+            return
+        self._serial_session = self._serial_session or Session(self.phone)
+        line = SerialPort(
+            self._serial_name,
+            self._serial_session,
+            self._engine.loop,
+            on_message=self.on_message,
+            on_room=self.flush,
+        )
+        self._adopt(line)
+
+    def half_open(self) -> None:
+        """Lose the other end silently: the link stays open, nothing passes in either direction.
+
+        What the radio writes meanwhile is lost. A new TCP connection works and ends this; a serial
+        port needs `resume`.
         """
         self._engine.call(self._half_open)
 
@@ -236,7 +296,10 @@ class SimRadio:
         """Close the connection between two frames."""
         self._engine.call(lambda: self._end(self._current) if self._current else None)
 
-    def _end(self, connection: _Connection) -> None:
+    def _end(self, connection: _Line) -> None:
+        if isinstance(connection, SerialPort):
+            connection.end()
+            return
         # Closing at once would reset a link on which the client just wrote, and with it take away
         # what it has not read yet.
         connection.end()
@@ -246,20 +309,23 @@ class SimRadio:
         self._engine.call_later(LINGER_S, connection.drop)
 
     def reboot(self, *, down_s: float = REBOOT_S, keep_link: bool = False) -> None:
-        """Restart: kept packets, history and repeats are lost, and the port is closed for a while.
+        """Restart: kept packets, ids, history and repeats are lost; the port is gone for a while.
 
-        With `keep_link` the connection survives, as on a serial line, and the client is told.
+        With `keep_link` the line survives, as behind a USB converter, and the client is told.
         """
         self._engine.call(lambda: self._reboot(down_s, keep_link=keep_link))
 
     def _reboot(self, down_s: float, *, keep_link: bool) -> None:
         self.station.reboot()
         self.phone.reset()
+        self._serial_session = None
         self._is_stalled = False
         log.debug("sim_radio_rebooted", node=self.node_id, down_s=down_s)
         if keep_link:
             if self._current is not None:
-                self._current.session.forget_configuration()
+                self._current.session = Session(self.phone)
+                if isinstance(self._current, SerialPort):
+                    self._serial_session = self._current.session
                 self._current.raw.append(frame(wire.rebooted()))
                 self.flush(self._current)
             return
@@ -271,6 +337,10 @@ class SimRadio:
         if self._is_closed or self._socket is not None or self._accepting is not None:
             return
         self.station.is_on = True
+        if self._serial_name is not None:
+            if self._is_plugged:
+                self._plug()
+            return
         self._socket = socket.create_server((self._host, self._port))
         self.start_serving()
 
@@ -282,6 +352,7 @@ class SimRadio:
         self.station.is_on = False
         self.station.reboot()
         self.phone.reset()
+        self._serial_session = None
         self._stop_serving()
 
     def switch_on(self) -> None:
@@ -306,7 +377,7 @@ class SimRadio:
 
     async def _serve(self) -> None:
         if self._socket is None:
-            return
+            return  # a serial radio, or one that was stopped before it began
         self._accepting, self._socket = self._socket, None
         mine = self._accepting
         server = await self._engine.loop.create_server(lambda: _Connection(self), sock=mine)
@@ -343,19 +414,19 @@ class SimRadio:
         else:
             self._adopt(connection)
 
-    def _adopt(self, connection: _Connection) -> None:
+    def _adopt(self, connection: _Line) -> None:
         old, self._current = self._current, connection
-        if old is not None:
+        if isinstance(old, _Connection):
             self._others.append(old)
         # A link whose other end is gone hears nothing of its successor.
         if old is not None and not old.is_dead:
             log.debug("sim_client_evicted", node=self.node_id)
             self._end(old)
         connection.last_heard_at = self._engine.now()
-        connection.read(on=True)
+        connection.read(on=not self._is_stalled)
         self._engine.call_later(IDLE_CLOSE_S, lambda: self._close_if_idle(connection))
 
-    def _close_if_idle(self, connection: _Connection) -> None:
+    def _close_if_idle(self, connection: _Line) -> None:
         if connection is not self._current or connection.is_dead:
             return
         left = connection.last_heard_at + IDLE_CLOSE_S - self._engine.now()
@@ -373,7 +444,7 @@ class SimRadio:
             if connection in group:
                 group.remove(connection)
 
-    def on_message(self, connection: _Connection, message: bytes) -> None:
+    def on_message(self, connection: _Line, message: bytes) -> None:
         """Hand a client's message to its session."""
         connection.last_heard_at = self._engine.now()
         if connection is self._current and not connection.is_dead:
@@ -386,7 +457,7 @@ class SimRadio:
             # Deferred, so that everything read in one piece is acted on before anything is said.
             self._engine.loop.call_soon(self.flush, self._current)
 
-    def flush(self, connection: _Connection) -> None:
+    def flush(self, connection: _Line) -> None:
         """Write what there is for the client, unless the link is in a state that forbids it."""
         while connection is self._current and not (self._is_stalled or connection.is_paused):
             if connection.raw:
@@ -397,7 +468,7 @@ class SimRadio:
                 return
             self._write_frame(connection, frame(message))
 
-    def _write_frame(self, connection: _Connection, whole: bytes) -> None:
+    def _write_frame(self, connection: _Line, whole: bytes) -> None:
         if self._cut_at is not None and not connection.is_dead:
             at_byte, self._cut_at = self._cut_at, None
             self._write(connection, whole[:at_byte])
@@ -405,6 +476,6 @@ class SimRadio:
             return
         self._write(connection, self.junk + whole)
 
-    def _write(self, connection: _Connection, octets: bytes) -> None:
-        if connection.transport is not None and not connection.is_dead:
-            connection.transport.write(octets)
+    def _write(self, connection: _Line, octets: bytes) -> None:
+        if not connection.is_dead:
+            connection.write(octets)

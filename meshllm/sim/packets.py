@@ -87,6 +87,7 @@ class Packet:
     rx_rssi: int = 0
     via_mqtt: bool = False
     relay_node: int = 0
+    next_hop: int = 0  #: last byte of the only node that is to repeat it; 0: everybody
 
     @property
     def text(self) -> str | None:

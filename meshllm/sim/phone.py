@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 CLIENT_QUEUE_SIZE: Final = 32  #: packets kept for the client; a text evicts the oldest
 KEPT_QUEUE_STATES: Final = 2  #: only the newest of a burst are ever sent
-REMEMBERED_IDS: Final = 20  #: ids per connection whose repeat is swallowed
+REMEMBERED_IDS: Final = 20  #: ids per line whose repeat is swallowed
 ONLY_CONFIG: Final = 69420
 ONLY_NODES: Final = 69421
 INTRODUCE_YOURSELF: Final = 1  #: heartbeat nonce that makes the node present itself
@@ -169,7 +169,10 @@ class PhoneSide:
 
 
 class Session:
-    """One connection of a client: where its handshake stands and what it sent before."""
+    """One line to a client: where its handshake stands and what was sent over it before.
+
+    Over TCP every connection is a line of its own; serial and Bluetooth have one until a restart.
+    """
 
     def __init__(self, phone: PhoneSide) -> None:
         """Start before the handshake."""
@@ -206,9 +209,16 @@ class Session:
                 log.debug("sim_request_ignored", node=self._station.num, kind=request.name)
 
     def forget_configuration(self) -> None:
-        """Make the client ask again, as after a restart that kept the connection."""
+        """End the client's session: it has to ask again. The ids it sent stay known.
+
+        So the firmware does on a line that outlives its clients (serial, Bluetooth): its list of
+        ids is emptied by a restart alone, the spacing of the ports at every end.
+        """
+        self.is_over = False
         self._is_configured = False
+        self._owes_heartbeat = False
         self._handshake = iter(())
+        self._last_at.clear()
 
     def next_message(self) -> bytes | None:
         """Take the next message for the client off the queues, None when there is none."""

@@ -13,6 +13,7 @@ from typing import Final
 from meshllm import airtime
 from meshllm.sim import wire
 from meshllm.sim.air import Air, Frame, PkiSeal
+from meshllm.sim.nexthop import Key, NextHops
 from meshllm.sim.packets import (
     BROADCAST,
     CHANNEL_ONLY_PORTS,
@@ -29,6 +30,7 @@ from meshllm.sim.packets import (
 HISTORY_SIZE: Final = 200  #: (sender, id) pairs a node remembers; the oldest use goes first
 SEND_QUEUE_SIZE: Final = 16
 QUEUE_FULL: Final = 32
+RELAY_REPEATS: Final = 1  #: of a relay that was named as the next hop and names one itself
 SHOULD_RELEASE: Final = 35  #: result for a packet to the node itself, which is not sent
 RSSI_AT_ZERO_SNR: Final = -110
 
@@ -66,11 +68,13 @@ class Station:
         self.channels = channels
         self.wall = wall
         self.is_on = True
+        self.relays = True  #: False: as the firmware's role CLIENT_MUTE, it repeats for nobody
         self.to_client: Callable[[Packet], None] = lambda _packet: None
         self.known: dict[int, KnownNode] = {self.num: KnownNode(num=self.num, user=user)}
         self._rng = random.Random(f"{seed}/station/{self.num:08x}")  # noqa: S311 - no secret
-        self._history: OrderedDict[tuple[int, int], None] = OrderedDict()
-        self._pending: dict[int, _Pending] = {}
+        self._history: OrderedDict[Key, None] = OrderedDict()
+        self._hops = NextHops(self.num, is_on=air.next_hops, size=HISTORY_SIZE)
+        self._pending: dict[Key, _Pending] = {}
         self._queue: list[_Queued] = []
         self._is_sending = False
         self._epoch = 0
@@ -89,6 +93,7 @@ class Station:
         """Forget everything that lives in memory; the list of nodes is on flash and stays."""
         self._epoch += 1
         self._history.clear()
+        self._hops.clear()
         self._pending.clear()
         self._queue.clear()
         self._is_sending = False
@@ -138,12 +143,15 @@ class Station:
             self._tell_own_client(refusal, packet.id, packet.channel)
             return int(refusal)
         self._remember(frame.key)
+        self._hops.sent(packet)
         if packet.want_ack:
-            self._expect_ack(frame, packet)
+            self._expect_ack(frame, packet.channel)
+        elif packet.next_hop and packet.hop_limit:
+            self._expect_ack(frame, packet.channel, repeats=RELAY_REPEATS)
         if len(self._queue) >= SEND_QUEUE_SIZE:
             return QUEUE_FULL
-        self._delay_pending(frame, besides=packet.id)
-        self._enqueue(frame, self.air.backoff_s(self._rng))
+        self._delay_pending(frame, besides=frame.key)
+        self._enqueue(frame, self.air.backoff_s(self._rng, self.num))
         return 0
 
     def forge(self, packet: Packet) -> None:
@@ -151,10 +159,12 @@ class Station:
         seal = self.air.seal(self.channels[packet.channel])
         frame = _frame(replace(self._ready(packet), sender=packet.sender), seal)
         self._remember(frame.key)
-        self._enqueue(frame, self.air.backoff_s(self._rng))
+        self._enqueue(frame, self.air.backoff_s(self._rng, self.num))
 
-    def broadcast_user(self, to: int = BROADCAST, *, want_response: bool = False) -> None:
-        """Present this node on the primary channel."""
+    def broadcast_user(
+        self, to: int = BROADCAST, *, want_response: bool = False, request_id: int = 0
+    ) -> None:
+        """Present this node on the primary channel, or answer the request of that id."""
         self.send(
             Packet(
                 to=to,
@@ -163,6 +173,7 @@ class Station:
                 payload=wire.user_payload(self.user),
                 hop_limit=DEFAULT_HOPS,
                 want_response=want_response,
+                request_id=request_id,
             )
         )
 
@@ -205,6 +216,7 @@ class Station:
             hop_start=hops,
             bitfield=bitfield,
             relay_node=self.num & 0xFF,
+            next_hop=self._hops.towards(packet.to),
         )
 
     def _encode(self, packet: Packet) -> tuple[RoutingError, Frame | None]:
@@ -224,39 +236,50 @@ class Station:
             return RoutingError.TOO_LARGE, None
         return RoutingError.NONE, frame
 
-    def _expect_ack(self, frame: Frame, packet: Packet) -> None:
-        wait = self.air.retransmit_s(frame.size_bytes)
-        pending = _Pending(frame, packet.channel, self.air.scheduler.now() + wait)
-        self._pending[packet.id] = pending
-        self._later(wait, lambda: self._repeat(packet.id, pending))
+    def _expect_ack(
+        self, frame: Frame, channel: int, *, repeats: int = airtime.TRANSMISSIONS - 1
+    ) -> None:
+        wait = self.air.retransmit_s(frame.size_bytes, self.num)
+        pending = _Pending(frame, channel, self.air.scheduler.now() + wait, repeats)
+        self._pending[frame.key] = pending
+        self._later(wait, lambda: self._repeat(pending))
 
-    def _repeat(self, packet_id: int, pending: _Pending) -> None:
-        if self._pending.get(packet_id) is not pending:
+    def _repeat(self, pending: _Pending) -> None:
+        key = pending.frame.key
+        if self._pending.get(key) is not pending:
             return
         early_s = pending.due_at - self.air.scheduler.now()
         if early_s > 0:
-            self._later(early_s, lambda: self._repeat(packet_id, pending))
+            self._later(early_s, lambda: self._repeat(pending))
         elif pending.repeats_left == 0:
-            del self._pending[packet_id]
-            self._tell_own_client(RoutingError.MAX_RETRANSMIT, packet_id, pending.channel)
+            del self._pending[key]
+            if key[0] == self.num:
+                self._tell_own_client(RoutingError.MAX_RETRANSMIT, key[1], pending.channel)
         else:
+            if pending.repeats_left == 1:
+                self._give_up_way(pending)
             pending.repeats_left -= 1
-            wait = self.air.retransmit_s(pending.frame.size_bytes)
+            wait = self.air.retransmit_s(pending.frame.size_bytes, self.num)
             pending.due_at = self.air.scheduler.now() + wait
-            self._enqueue(pending.frame, self.air.backoff_s(self._rng))
-            self._later(wait, lambda: self._repeat(packet_id, pending))
+            self._enqueue(pending.frame, self.air.backoff_s(self._rng, self.num))
+            self._later(wait, lambda: self._repeat(pending))
 
-    def _delay_pending(self, frame: Frame, *, besides: int = 0) -> None:
+    def _give_up_way(self, pending: _Pending) -> None:
+        packet = pending.frame.packet
+        self._hops.forget(packet.to)
+        pending.frame = replace(pending.frame, packet=replace(packet, next_hop=0))
+
+    def _delay_pending(self, frame: Frame, *, besides: Key | None = None) -> None:
         # While anything is on the air no ACK can be heard, so the firmware waits longer.
         duration = self.air.frame_airtime_s(frame.size_bytes)
-        for packet_id, pending in self._pending.items():
-            if packet_id != besides:
+        for key, pending in self._pending.items():
+            if key != besides:
                 pending.due_at += duration
 
-    def _stop_repeating(self, packet_id: int) -> bool:
-        if self._pending.pop(packet_id, None) is None:
+    def _stop_repeating(self, key: Key) -> bool:
+        if self._pending.pop(key, None) is None:
             return False
-        self._unqueue((self.num, packet_id))
+        self._unqueue(key)
         return True
 
     def _enqueue(self, frame: Frame, delay_s: float) -> None:
@@ -273,7 +296,7 @@ class Station:
             return
         busy_s = self.air.busy_until(self.num) - now
         if busy_s > 0:
-            self._later(busy_s + self.air.backoff_s(self._rng), self._pump)
+            self._later(busy_s + self.air.backoff_s(self._rng, self.num), self._pump)
             return
         first = min(ready, key=lambda queued: queued.ready_at)
         self._queue.remove(first)
@@ -301,7 +324,7 @@ class Station:
             return
         packet = frame.packet
         if packet.sender == self.num:
-            self._hear_own(packet.id)
+            self._hear_own(packet)
             return
         self._delay_pending(frame)
         if packet.id and frame.key in self._history:
@@ -309,6 +332,8 @@ class Station:
             return
         self._remember(frame.key)
         decoded = self._decode(frame, snr_db)
+        if decoded is not None and decoded.request_id:
+            self._hops.learn(packet)
         if packet.to == self.num:
             self._answer(packet, decoded)
         else:
@@ -318,17 +343,21 @@ class Station:
         if packet.to in (self.num, BROADCAST):
             self.to_client(decoded or self._undecoded(frame, snr_db))
 
-    def _hear_own(self, packet_id: int) -> None:
-        pending = self._pending.get(packet_id)
+    def _hear_own(self, packet: Packet) -> None:
+        self._hops.heard_again(packet)
+        pending = self._pending.get((self.num, packet.id))
         if pending is not None:
-            self._stop_repeating(packet_id)
-            self._tell_own_client(RoutingError.NONE, packet_id, pending.channel)
+            self._stop_repeating(pending.frame.key)
+            self._tell_own_client(RoutingError.NONE, packet.id, pending.channel)
 
     def _hear_again(self, frame: Frame, snr_db: float) -> None:
         packet = frame.packet
         self._remember(frame.key)
+        self._hops.heard_again(packet)
+        self._stop_repeating(frame.key)
         if packet.hop_start != packet.hop_limit:
-            self._unqueue(frame.key)
+            if not self._hops.was_asked(frame.key):
+                self._unqueue(frame.key)
         elif packet.to != self.num:
             if all(queued.frame.key != frame.key for queued in self._queue):
                 self._relay(frame, snr_db)
@@ -382,22 +411,36 @@ class Station:
         if decoded is None:
             return
         if decoded.request_id:
-            self._stop_repeating(decoded.request_id)
+            self._stop_repeating((self.num, decoded.request_id))
         if decoded.port == Port.ROUTING:
             if wire.parse_routing(decoded.payload) is RoutingError.PKI_UNKNOWN_PUBKEY:
                 self.broadcast_user(packet.sender)
         elif decoded.port == Port.NODEINFO and decoded.want_response:
-            self.broadcast_user(packet.sender)
+            self.broadcast_user(packet.sender, request_id=packet.id)
 
     def _relay(self, frame: Frame, snr_db: float) -> None:
         packet = frame.packet
+        if not self.relays:
+            return
         if packet.request_id and isinstance(frame.seal, ChannelSpec):
             # The addressee has answered, so its question needs no further repeating.
             self._unqueue((packet.to, packet.request_id))
+            self._stop_repeating((packet.to, packet.request_id))
+        was_asked = packet.next_hop == self.num & 0xFF
+        if packet.next_hop and not was_asked:
+            return
         if packet.id and packet.hop_limit and len(self._queue) < SEND_QUEUE_SIZE:
-            onward = replace(packet, hop_limit=packet.hop_limit - 1, relay_node=self.num & 0xFF)
-            delay = self.air.relay_delay_s(self._rng, snr_db)
-            self._enqueue(replace(frame, packet=onward), delay)
+            onward = replace(
+                packet,
+                hop_limit=packet.hop_limit - 1,
+                relay_node=self.num & 0xFF,
+                next_hop=self._hops.towards(packet.to) if was_asked else 0,
+            )
+            self._hops.sent(onward, was_asked=was_asked)
+            copy = replace(frame, packet=onward)
+            if onward.next_hop and (onward.hop_limit or onward.want_ack):
+                self._expect_ack(copy, 0, repeats=RELAY_REPEATS)
+            self._enqueue(copy, self.air.relay_delay_s(self._rng, snr_db))
 
     def _note(self, packet: Packet) -> None:
         if packet.port == Port.NODEINFO:

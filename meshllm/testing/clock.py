@@ -1,10 +1,10 @@
-"""A clock that moves only when told to. Shared by the tests of all services."""
+"""A clock that moves only when told to, and one that can be set. Shared by all services' tests."""
 
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from meshllm.clock import Waker
+from meshllm.clock import SystemClock, Waker
 
 NOON: Final = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -45,3 +45,16 @@ class ManualClock:
         """Set the wall time alone, as a time server does."""
         with self._guard:
             self._utc = moment
+
+
+class SettableClock(SystemClock):
+    """The machine's clocks, but its wall time is wrong by `off`, which may be set at any time."""
+
+    def __init__(self, scale: float = 1.0, *, off: timedelta = timedelta()) -> None:
+        """Start wrong by `off`; negative: behind."""
+        super().__init__(scale)
+        self.off = off
+
+    def utc(self) -> datetime:
+        """Wrong wall time."""
+        return super().utc() + self.off

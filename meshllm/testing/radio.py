@@ -1,6 +1,7 @@
 """A radio in memory that refuses what a real one refuses. One object serves many connections."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,15 +10,21 @@ from meshllm.errors import LinkDownError, RadioBusyError
 from meshllm.radio.base import (
     Channel,
     Emit,
+    Envelope,
     LinkKind,
     LinkLost,
     OutgoingText,
     QueueStatus,
     RadioEvent,
     RadioInfo,
+    RoutingHeard,
+    UserHeard,
 )
 
 MAX_QUEUE: Final = 16  #: texts that the firmware takes before its queue is full
+REMEMBERED_IDS: Final = 20  #: ids whose repeat the firmware swallows
+KEY_MISSING: Final = 39  #: result of a direct message whose addressee has no known key
+REQUEST_ID: Final = 0x0E0D0001  #: of every request for a node info
 LIMIT_S: Final = 5.0  #: real seconds that a waiting test gets
 OWN_NUMBER: Final = 0xAAAA0001
 
@@ -47,6 +54,10 @@ class FakeDevice:
     connect_gate: threading.Event | None = None  #: connects hang until it is set
     sent: list[OutgoingText] = field(default_factory=list)  #: what went on the air
     swallowed: list[OutgoingText] = field(default_factory=list)  #: repeats on one connection
+    keyless: set[int] = field(default_factory=set)  #: nodes whose public key it lacks
+    ignores_filler: bool = False  #: packets to itself do not push ids out of its list
+    asked: list[int] = field(default_factory=list)  #: nodes that were asked for their node info
+    is_alone: bool = False  #: nobody answers such a request
     connections: int = 0
     probes: int = 0
 
@@ -54,7 +65,7 @@ class FakeDevice:
         """Begin without a connection."""
         self._news = threading.Condition()
         self._current: FakeRadio | None = None
-        self._ids: set[int] = set()
+        self._ids: deque[int] = deque(maxlen=REMEMBERED_IDS)
 
     def make(self, emit: Emit) -> "FakeRadio":
         """Prepare one connection."""
@@ -121,7 +132,10 @@ class FakeDevice:
                 self.swallowed.append(text)
                 self._news.notify_all()
             return
-        self._ids.add(text.packet_id)
+        self._ids.append(text.packet_id)
+        if text.to in self.keyless:
+            self._refuse(radio, text.packet_id)
+            return
         result = self.results.pop(0) if self.results else 0
         with self._news:
             if not result:
@@ -129,6 +143,38 @@ class FakeDevice:
             self._news.notify_all()
         if result is not None:
             radio.emit(QueueStatus(text.packet_id, result, free=self.free - 1, maxlen=MAX_QUEUE))
+
+    def _refuse(self, radio: "FakeRadio", packet_id: int) -> None:
+        own = self.info.number
+        radio.emit(QueueStatus(packet_id, KEY_MISSING, free=self.free, maxlen=MAX_QUEUE))
+        radio.emit(RoutingHeard(Envelope(own, own, 8), packet_id, "PKI_SEND_FAIL_PUBLIC_KEY"))
+
+    def ask(self, radio: "FakeRadio", number: int) -> None:
+        """Ask a node for its node info; its answer brings the key."""
+        if self.free <= 0:
+            raise RadioBusyError("the radio's send queue is full")
+        with self._news:
+            self.asked.append(number)
+            self._news.notify_all()
+        if self.is_mute:
+            return
+        radio.emit(QueueStatus(REQUEST_ID, 0, free=self.free - 1, maxlen=MAX_QUEUE))
+        if self.is_alone:
+            return
+        self.keyless.discard(number)
+        radio.emit(UserHeard(Envelope(number, self.info.number, 9), "N", f"Node {number:08x}"))
+
+    def push_out(self, radio: "FakeRadio") -> None:
+        """Take as many packets to itself as it remembers ids."""
+        if not (self.is_mute or self.ignores_filler):
+            self._ids.clear()
+        self.answer(radio)
+
+    def restart(self) -> None:
+        """Lose what is in memory, and with it the connection."""
+        self._ids.clear()
+        self.kept.clear()
+        self.lose("the radio restarted")
 
     def answer(self, radio: "FakeRadio") -> None:
         """Answer a heartbeat."""
@@ -171,6 +217,16 @@ class FakeRadio:
         """Hand one text over."""
         self._live()
         self._device.take(self, text)
+
+    def request_user(self, number: int) -> None:
+        """Ask a node for its node info."""
+        self._live()
+        self._device.ask(self, number)
+
+    def forget_ids(self) -> None:
+        """Make the device take known ids again."""
+        self._live()
+        self._device.push_out(self)
 
     def probe(self) -> None:
         """Ask for a sign of life."""

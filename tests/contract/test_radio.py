@@ -1,247 +1,55 @@
 """What a radio promises the bridge: the fake, the library on a simulated mesh, real firmware.
 
-With MESHTASTICD=HOST:PORT of a node in simulator mode the parts that need no second node run
-against real firmware, too.
+With MESHTASTICD (HOST:PORT of a node in simulator mode, or the path of a `meshtasticd` program)
+the cases that need no second node run against real firmware, too. Not covered against firmware:
+whatever needs a second node (texts heard, ACKs, keys learnt), its list of ids (simulator mode
+keeps none), serial and Bluetooth (the native build serves TCP alone).
 """
 
-import os
 import socket
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, TypeVar
 
 import pytest
 
 from meshllm.clock import SystemClock
-from meshllm.config.links import Link, parse_link
+from meshllm.config.links import Link
 from meshllm.errors import LinkDownError, RadioBusyError
 from meshllm.radio import device as device_module
 from meshllm.radio.base import (
     BROADCAST,
     Channel,
-    Envelope,
     LinkLost,
-    OutgoingText,
     QueueStatus,
-    Radio,
-    RadioEvent,
     RoutingHeard,
     TextHeard,
+    UserHeard,
 )
 from meshllm.radio.device import DeviceRadio
-from meshllm.sim.mesh import SimMesh
-from meshllm.sim.outcome import Outcome
-from meshllm.testing.radio import INFO, FakeDevice
-
-LIMIT_S = 5.0
-SCALE = 20.0
-ADA = 0x51E0BB01
-E = TypeVar("E")
-
-
-class Inbox:
-    """Everything that a radio reported."""
-
-    def __init__(self) -> None:
-        self.events: list[RadioEvent] = []
-        self._news = threading.Condition()
-
-    def put(self, event: RadioEvent) -> None:
-        with self._news:
-            self.events.append(event)
-            self._news.notify_all()
-
-    def wait(self, kind: type[E], fits: Callable[[Any], bool] = lambda _: True) -> E:
-        def found() -> E | None:
-            return next((e for e in self.events if isinstance(e, kind) and fits(e)), None)
-
-        with self._news:
-            event = self._news.wait_for(found, LIMIT_S)
-        assert event is not None, self.events
-        return event
-
-    def statuses(self, packet_id: int) -> list[int]:
-        return [
-            e.result for e in self.events if isinstance(e, QueueStatus) and e.packet_id == packet_id
-        ]
-
-
-class World(ABC):
-    """One radio and one person, Ada, made of whatever the case is about."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack
-        self.number = 0
-        self.inbox = Inbox()
-        self.open()
-
-    def radio(self, inbox: Inbox | None = None) -> Radio:
-        """Make a radio that is closed with the test."""
-        radio = self.make((inbox or self.inbox).put)
-        self.stack.callback(radio.close)
-        return radio
-
-    def connected(self, inbox: Inbox | None = None) -> Radio:
-        radio = self.radio(inbox)
-        self.number = radio.connect().number
-        return radio
-
-    @abstractmethod
-    def open(self) -> None: ...
-
-    @abstractmethod
-    def make(self, emit: Callable[[RadioEvent], None]) -> Radio: ...
-
-    @abstractmethod
-    def say(self, text: str) -> None: ...
-
-    @abstractmethod
-    def script(self, *who: str) -> None:
-        """Ada's or a relay's ACKs for the next text."""
-
-    def acknowledge(self) -> None:
-        """Bring those ACKs where they do not come by themselves."""
-        return
-
-    @abstractmethod
-    def on_air(self) -> list[str]: ...
-
-    @abstractmethod
-    def lose(self) -> None: ...
-
-    @abstractmethod
-    def go_mute(self) -> None: ...
-
-    @abstractmethod
-    def fill_queue(self) -> None: ...
-
-    @abstractmethod
-    def switch_off(self) -> None: ...
-
-
-class FakeWorld(World):
-    def open(self) -> None:
-        self.device = FakeDevice()
-        self.origins: tuple[str, ...] = ()
-
-    def make(self, emit: Callable[[RadioEvent], None]) -> Radio:
-        return self.device.make(emit)
-
-    def say(self, text: str) -> None:
-        self.device.emit(TextHeard(Envelope(ADA, INFO.number, 7), text))
-
-    def script(self, *who: str) -> None:
-        self.origins = who
-
-    def acknowledge(self) -> None:
-        for origin in self.origins:
-            sender = INFO.number if origin == "implicit" else ADA
-            request_id = self.device.sent[-1].packet_id
-            self.device.emit(RoutingHeard(Envelope(sender, INFO.number, 8), request_id, "NONE"))
-
-    def on_air(self) -> list[str]:
-        return [text.text for text in self.device.sent]
-
-    def lose(self) -> None:
-        self.device.lose()
-
-    def go_mute(self) -> None:
-        self.device.is_mute = True
-
-    def fill_queue(self) -> None:
-        self.device.free = 0
-
-    def switch_off(self) -> None:
-        self.device.is_off = True
-
-
-class SimWorld(World):
-    def open(self) -> None:
-        mesh = SimMesh(clock=SystemClock(SCALE), instant_air=True)
-        self.node = mesh.add_radio("Base Camp", channels=("", "Hiking"))
-        self.ada = mesh.add_person("Ada Example", num=ADA, channels=("", "Hiking"))
-        self.stack.enter_context(mesh)
-
-    def make(self, emit: Callable[[RadioEvent], None]) -> Radio:
-        link = parse_link(f"tcp:{self.node.address}")
-        return DeviceRadio(link, emit, clock=SystemClock(SCALE))
-
-    def say(self, text: str) -> None:
-        self.ada.say(text, to=self.node)
-
-    def script(self, *who: Any) -> None:
-        self.node.script_next(Outcome.acks(*who))
-
-    def on_air(self) -> list[str]:
-        return [handed.packet.payload.decode() for handed in self.node.sent]
-
-    def lose(self) -> None:
-        self.node.disconnect()
-
-    def go_mute(self) -> None:
-        self.node.half_open()
-
-    def fill_queue(self) -> None:
-        self.node.set_free(0)
-
-    def switch_off(self) -> None:
-        self.node.switch_off()
-
-
-class FirmwareWorld(World):
-    """A node of the real firmware. It has no Ada: what needs her is left to the others."""
-
-    def open(self) -> None:
-        self.link = parse_link(f"tcp:{os.environ['MESHTASTICD']}")
-
-    def make(self, emit: Callable[[RadioEvent], None]) -> Radio:
-        return DeviceRadio(self.link, emit, clock=SystemClock())
-
-    def say(self, text: str) -> None:
-        pytest.skip("needs a second node")
-
-    def script(self, *who: str) -> None:
-        pytest.skip("needs a second node")
-
-    def on_air(self) -> list[str]:
-        pytest.skip("the firmware does not tell")
-
-    def lose(self) -> None:
-        """A newer client puts the older one out."""
-        self.connected(Inbox())
-
-    def go_mute(self) -> None:
-        pytest.skip("the firmware cannot be told to")
-
-    def fill_queue(self) -> None:
-        pytest.skip("the firmware cannot be told to")
-
-    def switch_off(self) -> None:
-        pytest.skip("the firmware cannot be told to")
-
-
-NO_FIRMWARE = pytest.mark.skipif(
-    "MESHTASTICD" not in os.environ, reason="MESHTASTICD is not set: no real firmware at hand"
+from meshllm.sim import wire
+from meshllm.sim.packets import Port
+from tests.contract.ble_world import BLE
+from tests.contract.worlds import (
+    ADA,
+    FAKE,
+    FIRMWARE,
+    LIMIT_S,
+    SLOW_SERIAL,
+    TCP,
+    FakeWorld,
+    Inbox,
+    SimWorld,
+    World,
+    text,
 )
-KINDS = [
-    pytest.param(FakeWorld, id="fake"),
-    pytest.param(SimWorld, id="library+sim"),
-    pytest.param(FirmwareWorld, id="firmware", marks=[pytest.mark.firmware, NO_FIRMWARE]),
-]
+
+ALL = pytest.mark.parametrize("world", [FAKE, TCP, SLOW_SERIAL, BLE, FIRMWARE], indirect=True)
+#: Where a fresh connection knows no ids, and a newer client puts the older one out.
+TCP_ALONE = pytest.mark.parametrize("world", [FAKE, TCP, FIRMWARE], indirect=True)
 
 
-@pytest.fixture(params=KINDS)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with ExitStack() as stack:
-        yield request.param(stack)
-
-
-def text(packet_id: int, content: str = "hi", *, to: int = ADA, **fields: Any) -> OutgoingText:
-    return OutgoingText(packet_id, to, content, **{"want_ack": to != BROADCAST, **fields})
-
-
+@ALL
 def test_a_connection_tells_who_the_radio_is(world: World) -> None:
     info = world.radio().connect()
 
@@ -262,6 +70,7 @@ def test_named_channels_and_our_own_names_are_told() -> None:
             assert info.channels[1] == Channel(1, "Hiking", "SECONDARY")
 
 
+@ALL
 def test_a_text_is_heard(world: World) -> None:
     world.connected()
 
@@ -272,6 +81,7 @@ def test_a_text_is_heard(world: World) -> None:
     assert heard.envelope.to == world.number
 
 
+@ALL
 def test_the_queue_status_of_a_hand_over_names_its_id(world: World) -> None:
     world.connected().send(text(501, to=BROADCAST))
 
@@ -281,6 +91,7 @@ def test_the_queue_status_of_a_hand_over_names_its_id(world: World) -> None:
     assert status.maxlen > 0
 
 
+@ALL
 def test_an_explicit_ack_comes_from_the_addressee(world: World) -> None:
     radio = world.connected()
     world.script("explicit")
@@ -293,6 +104,7 @@ def test_an_explicit_ack_comes_from_the_addressee(world: World) -> None:
     assert (heard.request_id, heard.error, heard.envelope.sender) == (501, "NONE", ADA)
 
 
+@ALL
 def test_an_implicit_ack_comes_from_our_own_radio(world: World) -> None:
     radio = world.connected()
     world.script("implicit")
@@ -305,7 +117,9 @@ def test_an_implicit_ack_comes_from_our_own_radio(world: World) -> None:
     assert (heard.request_id, heard.envelope.sender) == (501, world.number)
 
 
+@TCP_ALONE
 def test_a_repeated_id_is_swallowed_on_one_connection_and_taken_on_the_next(world: World) -> None:
+    world.need_ids()
     radio = world.connected()
     radio.send(text(501))
     world.inbox.wait(QueueStatus, lambda s: s.packet_id == 501)
@@ -322,10 +136,60 @@ def test_a_repeated_id_is_swallowed_on_one_connection_and_taken_on_the_next(worl
     assert world.on_air() == ["hi", "hi"]
 
 
+@ALL
+def test_a_missing_key_is_learnt_by_asking_the_node(world: World) -> None:
+    radio = world.connected()
+    world.lose_key()
+    radio.send(text(501))
+    refusal = world.inbox.wait(RoutingHeard, lambda r: r.request_id == 501)
+    assert (refusal.error, refusal.envelope.sender) == ("PKI_SEND_FAIL_PUBLIC_KEY", world.number)
+
+    radio.request_user(ADA)
+    assert world.inbox.wait(UserHeard).envelope.sender == ADA
+    world.rest()
+    radio.send(text(502))
+
+    assert world.inbox.wait(QueueStatus, lambda s: s.packet_id == 502).result == 0
+    assert world.on_air()[-1] == "hi"
+
+
+@ALL
+def test_a_request_for_a_node_info_is_taken_by_the_radio(world: World) -> None:
+    radio = world.connected()
+
+    radio.request_user(ADA)
+
+    assert world.inbox.wait(QueueStatus, lambda s: s.packet_id != 0).result == 0
+
+
+@ALL
+def test_a_full_queue_takes_no_request(world: World) -> None:
+    radio = world.connected()
+    world.fill_queue()
+    radio.probe()
+
+    with pytest.raises(RadioBusyError):
+        radio.request_user(ADA)
+
+
+@ALL
+def test_forgetting_leaves_the_send_queue_empty(world: World) -> None:
+    """What fills the radio's list of ids is addressed to itself and takes no place there."""
+    radio = world.connected()
+
+    radio.forget_ids()
+
+    status = [e for e in world.inbox.events if isinstance(e, QueueStatus)][-1]
+    assert status.free > status.maxlen // 2  # less what the node sends on its own account
+    assert world.inbox.of(LinkLost) == []
+
+
+@ALL
 def test_a_heartbeat_is_answered(world: World) -> None:
     world.connected().probe()
 
 
+@ALL
 def test_a_radio_that_went_mute_fails_its_heartbeat(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +202,7 @@ def test_a_radio_that_went_mute_fails_its_heartbeat(
         radio.probe()
 
 
+@ALL
 def test_a_loss_is_reported_and_the_radio_object_is_spent(world: World) -> None:
     radio = world.connected()
 
@@ -350,6 +215,7 @@ def test_a_loss_is_reported_and_the_radio_object_is_spent(world: World) -> None:
         radio.probe()
 
 
+@ALL
 def test_our_own_close_is_no_loss(world: World) -> None:
     radio = world.connected()
 
@@ -359,6 +225,7 @@ def test_our_own_close_is_no_loss(world: World) -> None:
     assert [e for e in world.inbox.events if isinstance(e, LinkLost)] == []
 
 
+@ALL
 def test_nothing_goes_through_a_radio_that_is_not_connected(world: World) -> None:
     radio = world.radio()
 
@@ -367,6 +234,7 @@ def test_nothing_goes_through_a_radio_that_is_not_connected(world: World) -> Non
     radio.close()
 
 
+@ALL
 def test_a_full_queue_is_refused_and_does_not_hang_the_end(world: World) -> None:
     radio = world.connected()
     world.fill_queue()
@@ -380,6 +248,7 @@ def test_a_full_queue_is_refused_and_does_not_hang_the_end(world: World) -> None
     assert SystemClock().monotonic() - began < 2.0
 
 
+@ALL
 def test_a_connection_that_is_refused_fails_quickly(world: World) -> None:
     world.switch_off()
 
@@ -390,6 +259,7 @@ def test_a_connection_that_is_refused_fails_quickly(world: World) -> None:
     assert SystemClock().monotonic() - began < 5.0
 
 
+@TCP_ALONE
 def test_a_newer_client_puts_the_older_one_out(world: World) -> None:
     world.connected()
 
@@ -493,24 +363,35 @@ def test_a_silent_host_does_not_outlast_the_deadline(monkeypatch: pytest.MonkeyP
             radio.connect()
 
 
-@pytest.mark.parametrize(
-    ("link", "reason"),
-    [
-        (Link("serial", "/dev/no-such-radio"), "no such device /dev/no-such-radio"),
-        (Link("ble", "AA:BB:CC:DD:EE:FF"), "not supported yet"),
-    ],
-)
-def test_a_link_that_cannot_be_opened_says_why(link: Link, reason: str) -> None:
-    radio = DeviceRadio(link, Inbox().put, clock=SystemClock())
+def test_a_request_for_a_node_info_carries_our_own(sim: SimWorld) -> None:
+    """A node that answers stores ours; an incomplete one would rename us there."""
+    radio = sim.connected()
 
-    with pytest.raises(LinkDownError, match=reason):
-        radio.connect()
+    radio.request_user(ADA)
+
+    packet = sim.node.wait_sent(1, LIMIT_S)[0].packet
+    own = wire.parse_user(sim.number, packet.payload)
+    assert own == sim.node.station.user
+    assert (packet.to, packet.port, packet.want_response) == (ADA, Port.NODEINFO, True)
 
 
-def test_several_serial_radios_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for ports, reason in (([], "no radio on any"), (["/dev/a", "/dev/b"], "/dev/a, /dev/b")):
-        monkeypatch.setattr(device_module, "serial_ports", lambda found=ports: found)
-        radio = DeviceRadio(Link("serial", "auto"), Inbox().put, clock=SystemClock())
+def test_forgetting_stays_off_the_air(sim: SimWorld) -> None:
+    radio = sim.connected()
 
-        with pytest.raises(LinkDownError, match=reason):
-            radio.connect()
+    radio.forget_ids()
+
+    assert sim.node.phone.handed.wait_count(device_module.REMEMBERED_IDS, LIMIT_S)
+    assert sim.node.on_air == ()
+    assert {item.packet.to for item in sim.node.received} == {sim.number}
+    assert len({item.packet.id for item in sim.node.received}) == device_module.REMEMBERED_IDS
+
+
+def test_forgetting_fails_on_a_radio_that_went_mute(
+    sim: SimWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "PROBE_S", 2.0)
+    radio = sim.connected()
+    sim.go_mute()
+
+    with pytest.raises(LinkDownError, match="no answer"):
+        radio.forget_ids()
