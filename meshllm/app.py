@@ -19,6 +19,7 @@ from meshllm.layout import Layout
 from meshllm.observe import log as logging_setup
 from meshllm.store import atomic
 from meshllm.store.locks import ProcessLock
+from meshllm.store.space import refusal_of
 
 log = structlog.get_logger()
 
@@ -106,14 +107,19 @@ def run(
         log.warning("settings_warning", reason=warning)
     clock = SystemClock(time_scale_from_environment())
     files = layout_of(settings)
-    _prepare(files, settings)
+    try:
+        _prepare(files, settings)
+    except TransientError as error:
+        log.error("process_failed", reason=str(error), consequence="the supervisor starts it again")
+        return ExitCode.BUG
     lock = ProcessLock(lock_of(files), role)
     lock.acquire()
     try:
-        service = build(settings, files, clock=clock, waker=waker)
-        service.start()
-        log.info("process_started", pid=os.getpid(), data=str(files.data_dir))
-        _loop(service, stopping, clock=clock, waker=waker)
+        with logging_setup.contained():
+            service = build(settings, files, clock=clock, waker=waker)
+            service.start()
+            log.info("process_started", pid=os.getpid(), data=str(files.data_dir))
+            _loop(service, stopping, clock=clock, waker=waker)
     except UserError:
         raise
     except TransientError as error:
@@ -138,6 +144,8 @@ def _prepare(files: Layout, settings: Settings) -> None:
     try:
         atomic.make_folders(files.data_dir, files.nodes_dir, files.prompts_dir, modes=modes)
     except TransientError as error:
+        if refusal_of(error) == "full":
+            raise  # it may pass
         raise UserError(
             f"the data folder cannot be written: {error}",
             ["give this user write permission, or set DATA_DIR to a folder it owns"],

@@ -33,6 +33,11 @@ def preset_name(preset: str) -> str:
     return _PRESET_NAMES.get(preset) or "".join(word.capitalize() for word in preset.split("_"))
 
 
+def placeholder(index: int) -> str:
+    """Name the thread of a slot that the radio did not tell of."""
+    return f"channel {index}"
+
+
 def destination(row: Message, info: RadioInfo) -> Destination | str:
     """Resolve a row's address, or name the reason why it can never be sent."""
     if not row.content:
@@ -67,6 +72,9 @@ def _channel_index(row: Message, info: RadioInfo) -> int | str:
         return "AMBIGUOUS_CHANNEL"
     if slots:
         return slots[0]
+    if wanted is not None and row.thread_key == placeholder(wanted):
+        # The question came before the radio told the slot's name: only the number is known of it.
+        return wanted if any(c.index == wanted for c in info.channels) else "NO_CHANNEL"
     return "NO_CHANNEL" if info.channels or wanted is None else wanted
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from meshllm import layout
-from meshllm.bridge.address import channel_name, preset_name
+from meshllm.bridge.address import channel_name, placeholder, preset_name
 from meshllm.clock import boot_id, utc_text
 from meshllm.radio.base import (
     BROADCAST,
@@ -40,13 +40,25 @@ _NOISE: Final = frozenset(
 _EXTERNAL_POWER: Final = 101  #: batteryLevel above 100 means a charger
 
 
-def received_at(envelope: Envelope, arrived: datetime, *, kept: bool) -> str:
-    """Timestamp of a packet: our receive time; the radio's, when plausible, for one it kept."""
+def held_for(
+    envelope: Envelope, arrived: datetime, *, kept: bool, longest: timedelta = KEPT_MAX_AGE
+) -> timedelta:
+    """How long the radio held a packet that it `kept`, by its own clock; zero when that is absurd.
+
+    `longest` is how long we were away: a radio time before that comes from a wrong clock.
+    """
     if kept and envelope.rx_time:
         moment = datetime.fromtimestamp(min(envelope.rx_time, 0xFFFFFFFF), UTC)
-        if arrived - KEPT_MAX_AGE <= moment <= arrived + CLOCK_SLACK:
-            return utc_text(moment)
-    return utc_text(arrived)
+        if -CLOCK_SLACK <= arrived - moment <= min(longest + CLOCK_SLACK, KEPT_MAX_AGE):
+            return arrived - moment
+    return timedelta()
+
+
+def received_at(
+    envelope: Envelope, arrived: datetime, *, kept: bool, longest: timedelta = KEPT_MAX_AGE
+) -> str:
+    """Timestamp of a packet: our receive time; the radio's, when plausible, for one it kept."""
+    return utc_text(arrived - held_for(envelope, arrived, kept=kept, longest=longest))
 
 
 def message_row(
@@ -96,7 +108,7 @@ def thread_channel(index: int, info: RadioInfo) -> str:
             return channel_name(channel, info.preset)
     if index == 0 and not info.channels:
         return preset_name(info.preset)  # no channel was told: the first is the primary one
-    return f"channel {index}"
+    return placeholder(index)
 
 
 def channel_names(info: RadioInfo) -> dict[int, str]:

@@ -88,7 +88,7 @@ def begin_try(row: Message, packet_id: int, *, at: str) -> Message | None:
     if not is_queued(row):
         return None
     entries = [*_entries(row), {"id": packet_id, "at": at}]
-    changed = row.with_meta(tries=entries, due_at=None)
+    changed = row.with_meta(tries=entries, due_at=None, wait_heard=None)
     return replace(changed, send_attempts=row.send_attempts + 1)
 
 
@@ -97,7 +97,7 @@ def hand_over(row: Message, packet_id: int) -> Message | None:
     if not row.is_outgoing or (row.direction == "outbound" and row.send_status == "sent"):
         return None
     marked = _with_result(row, packet_id, "handed")
-    changed = marked.with_meta(delivery="handed", reason=None, due_at=None)
+    changed = marked.with_meta(delivery="handed", reason=None, due_at=None, wait_heard=None)
     return replace(changed, direction="outbound", send_status="sent")
 
 
@@ -109,7 +109,7 @@ def confirm(row: Message, packet_id: int, delivery: Delivery) -> Message | None:
     if not row.is_outgoing or row.send_attempts == 0 or _rank(row) >= _RANK[delivery]:
         return None
     marked = _with_result(row, packet_id, delivery)
-    changed = marked.with_meta(delivery=delivery, reason=None, due_at=None)
+    changed = marked.with_meta(delivery=delivery, reason=None, due_at=None, wait_heard=None)
     return replace(changed, direction="outbound", send_status="sent")
 
 
@@ -118,8 +118,19 @@ def put_off(row: Message, packet_id: int | None, *, reason: str, due_at: str) ->
     if not row.is_outgoing or row.meta.get("delivery") == "delivered":
         return None
     marked = _with_result(row, packet_id, reason) if packet_id else row
-    changed = marked.with_meta(delivery=None, reason=reason, due_at=due_at)
+    changed = marked.with_meta(delivery=None, reason=reason, due_at=due_at, wait_heard=None)
     return replace(changed, direction="queued", send_status="failed")
+
+
+def hold(
+    row: Message, packet_id: int | None, *, reason: str, at: str, boot: str, up_s: float
+) -> Message | None:
+    """Keep a row until its addressee is heard. `held_at` and uptime tell since when at first."""
+    held = put_off(row, packet_id, reason=reason, due_at=at)
+    if held is None:
+        return None
+    since = {} if row.meta.get("held_at") else {"held_at": at, "boot": boot or None, "up_s": up_s}
+    return held.with_meta(due_at=None, wait_heard=True, **since)
 
 
 def give_up(row: Message, packet_id: int | None, *, reason: str) -> Message | None:
@@ -127,7 +138,7 @@ def give_up(row: Message, packet_id: int | None, *, reason: str) -> Message | No
     if not row.is_outgoing or row.meta.get("delivery") == "delivered":
         return None
     marked = _with_result(row, packet_id, reason) if packet_id else row
-    changed = marked.with_meta(delivery=None, reason=reason, due_at=None)
+    changed = marked.with_meta(delivery=None, reason=reason, due_at=None, wait_heard=None)
     return replace(changed, direction="outbound", send_status="failed")
 
 
@@ -135,7 +146,7 @@ def leave_unconfirmed(row: Message, *, reason: str) -> Message | None:
     """End a row that the radio took and nobody confirmed: it may or may not have arrived."""
     if not row.is_outgoing or row.meta.get("delivery") == "delivered":
         return None
-    changed = row.with_meta(delivery="unconfirmed", reason=reason, due_at=None)
+    changed = row.with_meta(delivery="unconfirmed", reason=reason, due_at=None, wait_heard=None)
     return replace(changed, direction="outbound", send_status="sent")
 
 

@@ -1,25 +1,31 @@
 """Carry queued rows of one radio to the air and settle them by what the radio reports.
 
 Intent is on disk before every hand-over and the result after it; a crash in between leaves a try
-without a result, which is resumed under the same id. Policy is in `retry`, legal state changes in
-`life`, what there is to do in `work`; this module only schedules. Runs on the station's thread.
+without a result, which is resumed under the same id. Policy is in `retry`, `manners` and `hold`,
+legal state changes in `life`, what there is to do in `work`, the commits in `settling`; this
+module only brings them together. Runs on the station's thread.
 """
 
 import secrets
-from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
-from meshllm.bridge import life, retry
+from meshllm.bridge import hold, life, retry
 from meshllm.bridge.address import Destination, destination
-from meshllm.bridge.tables import Change, Tables
-from meshllm.bridge.work import IDLE_S, Key, Work
-from meshllm.clock import Clock, utc_in, utc_text
+from meshllm.bridge.manners import HOUR_S, Manners, Pace
+from meshllm.bridge.packet_ids import PacketIds
+from meshllm.bridge.reach import Reaches
+from meshllm.bridge.results import Results, RetryLimits
+from meshllm.bridge.settling import STORAGE_RETRY_S, Settling
+from meshllm.bridge.tables import Tables
+from meshllm.bridge.work import IDLE_S, Key, Pick, Work
+from meshllm.clock import Clock, utc_text, wall_age_s
 from meshllm.errors import TransientError
 from meshllm.radio.base import (
+    Envelope,
     LinkKind,
     OutgoingText,
     QueueStatus,
@@ -33,9 +39,8 @@ log = structlog.get_logger()
 HANDOVER_S: Final = 5.0  #: a queueStatus comes within milliseconds; none by then means unknown
 WRITE_S: Final = 60.0  #: above all deadlines of the link, which reports every hand-over's end
 ACK_GRACE_S: Final = 5.0  #: after connecting the radio first hands out the ACKs that it kept
-STORAGE_RETRY_S: Final = 5.0  #: pause after a write that the file system refused
+CROWD: Final = 20  #: beyond so many queued rows, people who have got answers before go first
 MAX_UNKNOWN: Final = 3  #: hand-overs without any answer before the row is left unconfirmed
-REMEMBERED_IDS: Final = 4000  #: packet ids kept for late ACKs after a row is final
 
 #: queueStatus results that are no Routing.Error (firmware: RadioInterface error codes).
 _STATUS_NAMES: Final = {
@@ -59,7 +64,10 @@ class LinkPort(Protocol):
         """Hand over one text."""
 
     def refresh(self, cause: str) -> None:
-        """Connect afresh."""
+        """Make the radio take a known id again."""
+
+    def ask_user(self, number: int) -> None:
+        """Ask a node for its node info, which carries its public key."""
 
 
 @dataclass(slots=True)
@@ -68,14 +76,28 @@ class _InFlight:
     key: Key
     packet_id: int
     deadline: float
+    is_repeat: bool  #: a known id after the radio was made to forget it
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxSettings:
     """The numbers an outbox goes by."""
 
-    spacing_s: float = 2.5
+    pace: Pace = field(default_factory=Pace)
     max_new_ids: int = 1
+    insists: bool = False
+    max_held: int = 3
+    max_held_s: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What an outbox has to do; `held` rows are part of the queued ones."""
+
+    queued: int
+    held: int
+    air: str  #: why texts wait: CHANNEL_BUSY, DUTY_CYCLE; SHORT: DMs first; "" for neither
+    own_airtime_s: float  #: of the last hour
 
 
 class Outbox:
@@ -98,23 +120,46 @@ class Outbox:
         self._is_tcp = kind == "tcp"
         self._info: RadioInfo | None = None
         self._is_up = False
-        self._work = Work(clock=clock)
-        self._by_packet: OrderedDict[int, tuple[Path, Key]] = OrderedDict()
+        self._work = Work(clock=clock, max_held_s=settings.max_held_s)
+        self._settling = Settling(tables, clock=clock)
+        self._manners = Manners(settings.pace)
+        self._reaches = Reaches()
+        self._results = Results(
+            tables,
+            self._settling,
+            self._reaches,
+            link.ask_user,
+            self._changed,
+            RetryLimits(
+                is_tcp=self._is_tcp,
+                max_new_ids=settings.max_new_ids,
+                insists=settings.insists,
+                max_held=settings.max_held,
+            ),
+            clock=clock,
+        )
+        self._ids = PacketIds()
         self._in_flight: _InFlight | None = None
-        self._used_ids: set[int] = set()
         self._not_before = 0.0
-        self._unsettled: list[tuple[Path, Key, Change]] = []
         self._unread: set[Path] = set()
         self._unread_due = 0.0
         self._refreshing = False
+        self._last_answer = ""
+        self._told_hold = ""
+        self._over_budget: set[Path] = set()  #: threads whose wait is logged
 
-    # -- what happened -------------------------------------------------------------------------
+    # -- what the station reports --------------------------------------------------------------
 
     def link_up(self, info: RadioInfo) -> None:
         """The radio is there (again): its memory of this connection's ids is empty."""
+        if self._info is not None and self._info.region != info.region:
+            self._work.hasten(retry.TX_DISABLED)
         self._info = info
+        self._results.adopt(info)
+        self._manners.radio(info.region, info.preset)
         self._is_up = True
-        self._used_ids.clear()
+        if self._is_tcp:
+            self._ids.forget_used()
         self._refreshing = False
         self._work.postpone_acks(self._clock.monotonic() + ACK_GRACE_S)
 
@@ -123,29 +168,64 @@ class Outbox:
         self._is_up = False
         self._in_flight = None
 
+    def refreshed(self) -> None:
+        """The radio takes every id again."""
+        self._ids.forget_used()
+        self._refreshing = False
+
     def scan(self, path: Path) -> None:
         """Read one thread file again and note what it still wants; one that fails waits."""
         try:
             rows = self._tables.read(path)
         except TransientError as error:
-            log.error("thread_unreadable", file=path.name, reason=str(error))
+            if path not in self._unread:
+                log.error("thread_unreadable", file=path.name, reason=str(error))
             self._unread.add(path)
             self._unread_due = self._clock.monotonic() + STORAGE_RETRY_S
             return
         self._unread.discard(path)
-        preset = self._info.preset if self._info else ""
-        for row in self._work.note(path, rows, preset=preset):
-            self._remember(path, row)
+        for row in self._work.note(path, rows, timeout_of=self._ack_timeout_s):
+            self._ids.remember(path, row)
+
+    def recall(self, path: Path) -> None:
+        """Count what an earlier run sent within the last hour, so that a restart resets no limit.
+
+        Only for files changed lately; one that cannot be read counts nothing.
+        """
+        try:
+            rows = self._tables.read(path)
+        except TransientError:
+            return  # `scan` reports it
+        now = self._clock.monotonic()
+        for row in rows:
+            for nth, past in enumerate(life.tries(row) if row.send_attempts else ()):
+                age = wall_age_s(self._clock, past.at)
+                if age is not None and 0 <= age < HOUR_S and past.result not in retry.NEVER_SENT:
+                    self._count(row, past.packet_id, nth, now - age)
 
     def rest(self, since_s: float) -> None:
         """Keep the distance to a text that an earlier run may have sent `since_s` ago."""
-        left_s = self._settings.spacing_s - max(0.0, since_s)
+        left_s = self._settings.pace.spacing_s - max(0.0, since_s)
         self._not_before = max(self._not_before, self._clock.monotonic() + left_s)
+
+    def heard(self, envelope: Envelope) -> None:
+        """Somebody was heard just now: what is held for them may go out."""
+        if self._info is None or envelope.sender == self._info.number:
+            return
+        self._reaches.note(envelope)
+        released = self._work.release(envelope.sender, lambda n: self._reaches.of(n).hops)
+        if released:
+            log.info("held_released", node=f"!{envelope.sender:08x}", rows=released)
+
+    def air_measured(self, *, channel_use: float | None, own_use: float | None) -> None:
+        """Our radio told how busy the air is and how much of the hour it sent, both in percent."""
+        now = self._clock.monotonic()
+        self._manners.measured(now, channel_use=channel_use, own_use=own_use)
 
     def written(self, packet_id: int) -> None:
         """The radio got the hand-over only now: the link may have been busy with a probe."""
         now = self._clock.monotonic()
-        self._not_before = max(self._not_before, now + self._settings.spacing_s)
+        self._not_before = max(self._not_before, now + self._settings.pace.spacing_s)
         if self._in_flight is not None and self._in_flight.packet_id == packet_id:
             self._in_flight.deadline = now + HANDOVER_S
 
@@ -156,20 +236,14 @@ class Outbox:
             return
         self._in_flight = None
         if status.result in _ACCEPTED:
-            self._settle(flight.path, flight.key, lambda row: life.hand_over(row, flight.packet_id))
-            log.info(
-                "send_handed_over",
-                thread=flight.path.stem,
-                message_id=flight.key[1],
-                packet_id=flight.packet_id,
-            )
+            self._results.handed_over(flight.path, flight.key, flight.packet_id)
             return
         error = _STATUS_NAMES.get(status.result, f"RADIO_ERROR_{status.result}")
-        self._failed(flight.path, flight.key, flight.packet_id, error, from_self=True)
+        self._results.failed(flight.path, flight.key, flight.packet_id, error, from_self=True)
 
     def routing(self, heard: RoutingHeard) -> None:
         """Apply an ACK or NAK. Ids that are not ours are ignored: radios report many of those."""
-        place = self._by_packet.get(heard.request_id)
+        place = self._ids.place(heard.request_id)
         if place is None or self._info is None:
             return
         path, key = place
@@ -177,14 +251,16 @@ class Outbox:
         if self._in_flight and self._in_flight.packet_id == heard.request_id:
             self._in_flight = None
         if heard.error != "NONE":
-            self._failed(path, key, heard.request_id, heard.error, from_self=from_self)
+            self._results.failed(path, key, heard.request_id, heard.error, from_self=from_self)
             return
-        addressee = self._addressee(path, key)
-        state: life.Delivery = (
-            "delivered" if addressee == heard.envelope.sender and not from_self else "relayed"
-        )
-        if self._settle(path, key, lambda row: life.confirm(row, heard.request_id, state)):
-            log.info("send_acknowledged", thread=path.stem, message_id=key[1], delivery=state)
+        self._results.acknowledged(path, key, heard.request_id, sender=heard.envelope.sender)
+
+    def answered(self, sender: int, packet_id: int) -> None:
+        """Somebody replied or reacted to this id: if it was for them, they have seen it."""
+        place = self._ids.place(packet_id)
+        row = self._results.row(*place) if place is not None else None
+        if place is not None and row is not None and self._results.addressee(row) == sender:
+            self._results.acknowledged(*place, packet_id, sender=sender)
 
     def send_failed(self, packet_id: int, cause: str, *, busy: bool) -> None:
         """The radio took nothing for certain (busy), or the link broke under the hand-over."""
@@ -193,8 +269,8 @@ class Outbox:
             return
         self._in_flight = None
         if busy:
-            self._used_ids.discard(packet_id)  # nothing was written: no fresh connection needed
-            self._failed(flight.path, flight.key, packet_id, "QUEUE_FULL", from_self=True)
+            self._ids.unused(packet_id)  # nothing was written: the radio does not know this id
+            self._results.failed(flight.path, flight.key, packet_id, "QUEUE_FULL", from_self=True)
         else:
             log.warning(
                 "send_unknown", message_id=flight.key[1], reason=cause, consequence="same id again"
@@ -205,61 +281,89 @@ class Outbox:
     def tick(self) -> float:
         """Do what is due; return the seconds until something may be due again."""
         now = self._clock.monotonic()
-        self._retry_unsettled()
+        self._catch_up(now)
         if self._in_flight is not None:
             if now < self._in_flight.deadline:
                 return self._in_flight.deadline - now
             self._no_answer(self._in_flight)
+        self._expire(now)
         if not self._is_up or self._refreshing:
             return self._idle_wait(now)
         self._check_ack_timers(now)
-        if now < self._not_before:
-            return self._not_before - now
-        ready, wait_s = self._work.next_ready()
-        if ready is None:
-            return min(wait_s, self._idle_wait(now))
+        wait_s = max(self._not_before - now, self._settling.wait_s())
+        if wait_s > 0:
+            return wait_s
+        pick = Pick(
+            after=self._last_answer,
+            dms_first=self._manners.is_short(now),
+            known_first=self._work.queued_count() > CROWD,
+            wait_of=self._budget_wait_s,
+        )
+        ready, wait_s = self._work.next_ready(pick)
+        reason = self._manners.hold_reason(now)
+        if ready is not None or not reason:
+            self._tell_hold(reason, now)
+        air_wait_s = self._manners.wait_s(now)
+        if ready is None or air_wait_s > 0:
+            return min(wait_s if ready is None else air_wait_s, self._idle_wait(now))
         path, row = ready
         self._try(path, row)
         return 0.0 if self._in_flight is None else HANDOVER_S
 
-    def queued_count(self) -> int:
-        """Rows that still have to be sent."""
-        return self._work.queued_count()
+    def status(self) -> QueueState:
+        """What waits here, and for what."""
+        now = self._clock.monotonic()
+        return QueueState(
+            queued=self._work.queued_count(),
+            held=self._work.held_count(),
+            air=self._manners.hold_reason(now) or ("SHORT" if self._manners.is_short(now) else ""),
+            own_airtime_s=self._manners.own_airtime_s(now),
+        )
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------
 
     def _try(self, path: Path, row: Message) -> None:
         target = self._target(path, row)
         if target is None:
             return
         history = life.tries(row)
-        if len(history) >= retry.MAX_ANY_TRIES:
-            self._silence(path, row)  # a link that breaks at every hand-over ends here
+        if len(history) >= retry.MAX_REFUSALS:
+            # A link that breaks at every hand-over ends here.
+            self._results.leave_unanswered(path, row)
             return
-        packet_id = retry.choose_id(
-            self._own_id(path, row),
-            history,
-            is_tcp=self._is_tcp,
-            fresh=secrets.randbelow(life.MAX_PACKET_ID) + 1,
-        )
-        if packet_id in self._used_ids:
-            if self._is_tcp:
-                # The radio swallows an id it has seen on this connection without a word.
-                self._refreshing = True
-                self._link.refresh("an id goes on the air again")
-            else:
-                self._silence(path, row)
-            return
-        at = utc_text(self._clock.utc())
-        if not self._write(path, row.key, lambda r: life.begin_try(r, packet_id, at=at)):
-            return
-        self._by_packet[packet_id] = (path, row.key)
-        self._used_ids.add(packet_id)
+        case = self._results.case(path, row, history)
+        fresh = secrets.randbelow(life.MAX_PACKET_ID) + 1
+        packet_id = retry.choose_id(self._ids.own(path, row), case, fresh=fresh)
+        is_repeat = any(t.packet_id == packet_id for t in history)
+        is_resumed = is_repeat and history[-1].result is None
+        if self._would_be_swallowed(packet_id, is_repeat=is_repeat, is_resumed=is_resumed):
+            self._refresh("an id goes on the air again")
+        elif self._intend(path, row.key, packet_id):
+            if history and not is_repeat and retry.is_possible_double(case):
+                log.warning(
+                    "send_repeated_with_new_id", message_id=row.message_id, packet_id=packet_id
+                )
+            self._hand_over(path, row, target, packet_id, is_repeat=is_repeat and not is_resumed)
+
+    def _would_be_swallowed(self, packet_id: int, *, is_repeat: bool, is_resumed: bool) -> bool:
+        """Say whether the radio must be made to forget an id before it goes out.
+
+        On serial and BLE the radio knows the ids of earlier connections, too. A resumed try is the
+        exception: there its silence tells that it had the text.
+        """
+        if self._is_tcp:
+            return self._ids.is_used(packet_id)
+        return is_repeat and not is_resumed and not self._ids.is_forgotten(packet_id)
+
+    def _hand_over(
+        self, path: Path, row: Message, target: Destination, packet_id: int, *, is_repeat: bool
+    ) -> None:
         now = self._clock.monotonic()
-        self._in_flight = _InFlight(path, row.key, packet_id, now + WRITE_S)
-        self._not_before = now + self._settings.spacing_s
-        if history and packet_id not in {t.packet_id for t in history}:
-            log.warning("send_repeated_with_new_id", message_id=row.message_id, packet_id=packet_id)
+        self._ids.used(packet_id, path, row.key)
+        self._in_flight = _InFlight(path, row.key, packet_id, now + WRITE_S, is_repeat)
+        self._not_before = now + self._settings.pace.spacing_s
+        self._last_answer = hold.answer_of(row)
+        self._count(row, packet_id, len(life.tries(row)), now)
         self._link.send(
             OutgoingText(
                 packet_id,
@@ -271,12 +375,17 @@ class Outbox:
             )
         )
 
-    def _own_id(self, path: Path, row: Message) -> int | None:
-        """The id a hand-made row asks for is not used twice: it is part of the cipher's nonce."""
-        own = life.own_packet_id(row)
-        if own is None or own in self._used_ids:
-            return None
-        return own if self._by_packet.get(own) in (None, (path, row.key)) else None
+    def _refresh(self, cause: str) -> None:
+        """Make the radio take an id again: it swallows one that it has seen without a word."""
+        self._refreshing = True
+        self._link.refresh(cause)
+
+    def _intend(self, path: Path, key: Key, packet_id: int) -> bool:
+        at = utc_text(self._clock.utc())
+        begun = self._settling.intend(path, key, lambda r: life.begin_try(r, packet_id, at=at))
+        if self._settling.wait_s() <= 0:
+            self.scan(path)  # also where somebody else changed the row meanwhile
+        return begun
 
     def _target(self, path: Path, row: Message) -> Destination | None:
         assert self._info is not None
@@ -286,162 +395,95 @@ class Outbox:
             if earlier is None or earlier.send_status != "failed":
                 return found
             found = "EARLIER_PART_FAILED"
-        self._give_up(path, row.key, None, found)
+        self._results.give_up(path, row.key, None, found)
         return None
+
+    def _budget_wait_s(self, path: Path, row: Message) -> float:
+        if self._settling.is_behind(path):
+            return STORAGE_RETRY_S
+        now = self._clock.monotonic()
+        wait_s = self._manners.budget_wait_s(now, self._airtime_s(row), row.thread_key)
+        if wait_s <= 0:
+            self._over_budget.discard(path)
+        elif path not in self._over_budget:
+            self._over_budget.add(path)
+            log.warning(
+                "airtime_budget_used", thread=path.stem, message_id=row.message_id, wait_s=wait_s
+            )
+        return wait_s
+
+    def _airtime_s(self, row: Message) -> float:
+        size = len(row.content.encode("utf-8", "replace"))
+        return self._manners.airtime_s(size, is_dm=row.thread_type == "dm")
+
+    def _count(self, row: Message, packet_id: int, nth: int, at: float) -> None:
+        self._manners.note(at, self._airtime_s(row), row.thread_key, mark=(packet_id, nth))
+
+    def _tell_hold(self, reason: str, now: float) -> None:
+        """Log once that the air is held, and once that it is free again."""
+        if reason == self._told_hold:
+            return
+        use = self._manners.channel_use(now)
+        if reason:
+            log.warning(
+                "air_held", reason=reason, channel_use=use, queued=self._work.queued_count()
+            )
+        else:
+            log.info("air_free", reason=self._told_hold, channel_use=use)
+        self._told_hold = reason
+
+    # -- inside --------------------------------------------------------------------------------
 
     def _no_answer(self, flight: _InFlight) -> None:
         """No queueStatus in time: the radio may or may not have the text."""
         self._in_flight = None
-        row = self._row(flight.path, flight.key)
+        row = self._results.row(flight.path, flight.key)
         if row is None:
+            return
+        if flight.is_repeat and not self._is_tcp:
+            self._results.failed(
+                flight.path, flight.key, flight.packet_id, retry.SWALLOWED, from_self=True
+            )
             return
         unknown = sum(1 for t in life.tries(row) if t.result is None)
         if not self._is_tcp or unknown >= MAX_UNKNOWN:
-            self._silence(flight.path, row)
+            self._results.leave_unanswered(flight.path, row)
             return
         log.warning(
             "send_unknown", message_id=row.message_id, reason="no queueStatus", tries=unknown
         )
-        self._refreshing = True
-        self._link.refresh("no queueStatus for a hand-over")
-
-    def _silence(self, path: Path, row: Message) -> None:
-        if self._leave(path, row, "NO_QUEUE_STATUS"):
-            log.warning("send_unconfirmed", message_id=row.message_id, reason="NO_QUEUE_STATUS")
-
-    def _leave(self, path: Path, row: Message, reason: str) -> bool:
-        return self._settle(path, row.key, lambda r: life.leave_unconfirmed(r, reason=reason))
-
-    def _failed(self, path: Path, key: Key, packet_id: int, error: str, *, from_self: bool) -> None:
-        row = self._row(path, key)
-        if row is None or not _concerns(row, packet_id, error):
-            return
-        history = list(life.tries(row))
-        history[-1] = replace(history[-1], result=error)
-        verdict = retry.after_error(
-            error,
-            from_self=from_self,
-            history=history,
-            is_tcp=self._is_tcp,
-            # A broadcast under a second id is a second copy for everybody who had the first.
-            max_new_ids=self._settings.max_new_ids if row.thread_type == "dm" else 0,
-        )
-        if verdict.action == "fail":
-            self._give_up(path, key, packet_id, verdict.reason)
-            return
-        due_at = utc_in(self._clock, verdict.delay_s)
-        self._settle(
-            path, key, lambda r: life.put_off(r, packet_id, reason=verdict.reason, due_at=due_at)
-        )
-        log.warning(
-            "send_failed", message_id=key[1], reason=verdict.reason, retry_in_s=verdict.delay_s
-        )
-
-    def _give_up(self, path: Path, key: Key, packet_id: int | None, reason: str) -> None:
-        self._settle(path, key, lambda r: life.give_up(r, packet_id, reason=reason))
-        log.error("send_given_up", thread=path.stem, message_id=key[1], reason=reason)
+        self._refresh("no queueStatus for a hand-over")
 
     def _check_ack_timers(self, now: float) -> None:
         for path, key in self._work.take_overdue(now):
-            row = self._row(path, key)
-            if row is not None and life.awaits_ack(row):
-                self._ack_overdue(path, row)
+            self._results.silent(path, key)
 
-    def _ack_overdue(self, path: Path, row: Message) -> None:
-        verdict = retry.after_silence(
-            relayed=row.meta.get("delivery") == "relayed",
-            history=life.tries(row),
-            is_tcp=self._is_tcp,
-            max_new_ids=self._settings.max_new_ids,
-        )
-        if verdict.action == "again":
-            due_at = utc_in(self._clock, verdict.delay_s)
-            self._settle(
-                path, row.key, lambda r: life.put_off(r, None, reason=verdict.reason, due_at=due_at)
-            )
-        else:
-            self._leave(path, row, verdict.reason)
-        log.warning(
-            "ack_overdue", message_id=row.message_id, reason=verdict.reason, action=verdict.action
+    def _expire(self, now: float) -> None:
+        flying = self._in_flight.key if self._in_flight else None
+        for path, key in self._work.expired(now):
+            if key != flying and not self._settling.is_behind(path):
+                self._results.give_up(path, key, None, hold.EXPIRED)
+
+    def _ack_timeout_s(self, row: Message) -> float:
+        return retry.ack_timeout_s(
+            len(row.content.encode("utf-8", "replace")),
+            self._info.preset if self._info else "",
+            channel_use_percent=self._manners.channel_use(self._clock.monotonic()),
         )
 
     def _idle_wait(self, now: float) -> float:
-        waits = self._work.ack_waits(now) if self._is_up and not self._refreshing else ()
-        return min(
-            [IDLE_S, *waits] + ([STORAGE_RETRY_S] if self._unsettled or self._unread else [])
-        )
+        waits = self._work.waits(now) if self._is_up and not self._refreshing else ()
+        is_behind = self._settling.has_results or bool(self._unread)
+        return min(IDLE_S, STORAGE_RETRY_S if is_behind else IDLE_S, *waits)
 
-    def _addressee(self, path: Path, key: Key) -> int | None:
-        row = self._row(path, key)
-        if row is None or row.thread_type != "dm" or self._info is None:
-            return None
-        found = destination(row, self._info)
-        return found.to if isinstance(found, Destination) else None
+    def _changed(self, path: Path) -> None:
+        if not self._settling.is_behind(path):
+            self.scan(path)
 
-    def _row(self, path: Path, key: Key) -> Message | None:
-        rows = reversed(self._tables.read(path))  # as Table.update: the newest of equal keys
-        return next((r for r in rows if r.is_outgoing and r.key == key), None)
-
-    def _remember(self, path: Path, row: Message) -> None:
-        for packet_id in life.packet_ids(row):
-            self._by_packet[packet_id] = (path, row.key)
-            self._by_packet.move_to_end(packet_id)
-        while len(self._by_packet) > REMEMBERED_IDS:
-            self._by_packet.popitem(last=False)
-
-    def _write(self, path: Path, key: Key, change: Change) -> bool:
-        """Commit one change; False when it did not apply or the disk refused it (then we wait)."""
-        try:
-            changed = self._tables.update(path, {key: change})
-        except TransientError as error:
-            log.error(
-                "row_not_written", file=path.name, reason=str(error), retry_in_s=STORAGE_RETRY_S
-            )
-            self._not_before = self._clock.monotonic() + STORAGE_RETRY_S
-            return False
-        self.scan(path)
-        return bool(changed)
-
-    def _settle(self, path: Path, key: Key, change: Change) -> bool:
-        """Commit a result; one that the disk refuses is kept and tried again, not forgotten."""
-        try:
-            changed = self._tables.update(path, {key: change})
-        except TransientError as error:
-            log.error(
-                "row_not_written", file=path.name, reason=str(error), retry_in_s=STORAGE_RETRY_S
-            )
-            self._unsettled.append((path, key, change))
-            self._not_before = self._clock.monotonic() + STORAGE_RETRY_S
-            return False
-        self.scan(path)
-        return bool(changed)
-
-    def _retry_unsettled(self) -> None:
-        if self._unread and self._clock.monotonic() >= self._unread_due:
+    def _catch_up(self, now: float) -> None:
+        """Do what the disk refused before."""
+        if self._unread and now >= self._unread_due:
             for path in tuple(self._unread):
                 self.scan(path)
-        if not self._unsettled or self._clock.monotonic() < self._not_before:
-            return
-        waiting, self._unsettled = self._unsettled, []
-        for path, key, change in waiting:
-            self._settle(path, key, change)
-
-
-def _concerns(row: Message, packet_id: int, error: str) -> bool:
-    """Say whether a NAK of this id changes the row's state now.
-
-    Not when it is final, when a newer try runs under another id, or when the same NAK came before.
-    """
-    history = life.tries(row)
-    if not history or history[-1].packet_id != packet_id:
-        return False
-    if row.meta.get("delivery") == "delivered" or _is_given_up(row):
-        return False
-    if row.direction == "outbound":
-        # A broadcast can at best be relayed; nobody owes it an ACK. But it may have been refused.
-        return row.thread_type == "dm" or error in retry.NEVER_SENT
-    return history[-1].result is None
-
-
-def _is_given_up(row: Message) -> bool:
-    return row.direction == "outbound" and row.send_status == "failed"
+        for path in self._settling.retry():
+            self._changed(path)

@@ -1,22 +1,28 @@
-"""The bridge: one station per configured radio, and one watch over all their threads."""
+"""The bridge: one station per configured radio, each with its own threads and folders."""
 
 import threading
-from pathlib import Path
 from typing import Final
 
 import structlog
 
+from meshllm.bridge.manners import Pace
+from meshllm.bridge.open_tree import StationSettings
 from meshllm.bridge.outbox import OutboxSettings
-from meshllm.bridge.station import Station, StationSettings
+from meshllm.bridge.owners import Owners
+from meshllm.bridge.station import Station
+from meshllm.bridge.storage import CONSEQUENCE_LOW, LOOK_S, Storage
+from meshllm.bridge.upkeep import UpkeepSettings, boot_at
 from meshllm.clock import Clock, Waker
 from meshllm.config import Radio as RadioEntry
 from meshllm.config import Settings
-from meshllm.layout import Layout, NodeTree
+from meshllm.layout import Layout
 from meshllm.radio.base import Emit, Radio
-from meshllm.radio.device import DeviceRadio
+from meshllm.radio.device import DeviceRadio, look_for_ports
+from meshllm.radio.ports import SerialPorts
 from meshllm.store import atomic
 from meshllm.store.atomic import Modes
-from meshllm.store.watch import FolderWatch
+from meshllm.store.reserve import Reserve
+from meshllm.store.space import BYTES_PER_MB, DiskSpace
 
 log = structlog.get_logger()
 
@@ -31,28 +37,35 @@ class BridgeService:
         self._files = files
         self._modes = Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
         self._clock = clock
+        self._booted_at = boot_at(clock)
         self._waker = waker
-        self._poll_s = settings.bridge_poll_interval_ms / 1000
-        self._owners: dict[Path, Station] = {}
-        self._owning = threading.Lock()
-        self._watch = FolderWatch(self._on_change, poll_s=self._poll_s)
+        self._owners = Owners()
+        self._storage = Storage(
+            Reserve(files.reserve, floor_bytes=settings.disk_reserve_mb * BYTES_PER_MB),
+            DiskSpace(
+                (files.data_dir, files.nodes_dir),
+                settings.disk_reserve_mb,
+                consequence=CONSEQUENCE_LOW,
+            ),
+        )
+        self._ports = SerialPorts(look_for_ports, [entry.link for entry in settings.radios])
         self._stations = [self._station(entry, settings) for entry in settings.radios]
 
     def start(self) -> None:
         """Create the folders and start every station. Raises StoreWriteError."""
         atomic.make_folders(self._files.data_dir, self._files.nodes_dir, modes=self._modes)
+        self._storage.look()
         for station in self._stations:
             station.start()
         log.info("bridge_started", radios=len(self._stations))
 
     def tick(self) -> float:
-        """Look at the files as a net under missed events; seconds until the next look."""
-        self._watch.poll(self._clock.monotonic())
-        return self._poll_s
+        """Look at the disk. Every station keeps its own time, so that none waits for another."""
+        self._storage.look()
+        return LOOK_S
 
     def stop(self) -> None:
-        """Stop watching, then every station, within the process's limit."""
-        self._watch.close()
+        """Stop every station within the process's limit."""
         stoppers = [
             threading.Thread(target=s.stop, args=(STOP_LIMIT_S,), daemon=True)
             for s in self._stations
@@ -67,7 +80,7 @@ class BridgeService:
         link = entry.link
 
         def make_radio(emit: Emit) -> Radio:
-            return DeviceRadio(link, emit, clock=self._clock)
+            return DeviceRadio(link, emit, clock=self._clock, ports=self._ports)
 
         station_settings = StationSettings(
             name=str(link),
@@ -76,39 +89,25 @@ class BridgeService:
             modes=self._modes,
             lock_timeout_s=settings.lock_timeout_seconds,
             outbox=OutboxSettings(
-                spacing_s=settings.send_spacing_seconds,
+                pace=Pace(
+                    spacing_s=settings.send_spacing_seconds,
+                    budget_s=settings.airtime_budget,
+                    slow_percent=settings.channel_use_slow_percent,
+                    hold_percent=settings.channel_use_hold_percent,
+                ),
                 max_new_ids=settings.max_new_id_retries,
+                insists=settings.repeat_far_under_new_id,
+                max_held=settings.max_held_per_person,
+                max_held_s=settings.max_held_seconds,
             ),
             max_nodes=settings.max_nodes,
             max_threads=settings.max_threads,
+            poll_s=settings.bridge_poll_interval_ms / 1000,
+            storage=self._storage,
+            upkeep=UpkeepSettings(
+                settings.live_rows,
+                settings.max_question_age_seconds,
+                booted_at=self._booted_at,
+            ),
         )
-        station: Station | None = None
-
-        def on_tree(tree: NodeTree) -> bool:
-            assert station is not None
-            return self._claim(tree, station)
-
-        station = Station(station_settings, self._files, make_radio, on_tree, clock=self._clock)
-        return station
-
-    def _claim(self, tree: NodeTree, station: Station) -> bool:
-        """Give a tree to one station only: two configured links may lead to the same node.
-
-        A station asks when its radio turned out to be another node, so what it had is free again:
-        two serial radios that swapped their ports find each other's trees.
-        """
-        with self._owning:
-            for root in [root for root, owner in self._owners.items() if owner is station]:
-                del self._owners[root]
-            if self._owners.setdefault(tree.root, station) is not station:
-                return False
-        atomic.make_folders(tree.channels, tree.dms, modes=self._modes)
-        for folder in (tree.channels, tree.dms):
-            self._watch.watch(folder)
-        return True
-
-    def _on_change(self, path: Path) -> None:
-        root = path.parent.parent.parent
-        station = self._owners.get(root)
-        if station is not None:
-            station.file_changed(path)
+        return Station(station_settings, self._files, make_radio, self._owners, clock=self._clock)

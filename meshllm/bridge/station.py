@@ -7,27 +7,26 @@ Everything here runs on the station's own thread, so one radio never waits for a
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from meshllm import layout
-from meshllm.bridge import ingest
-from meshllm.bridge.address import channel_name, preset_name
-from meshllm.bridge.link import Down, Heard, Link, LinkEvent, SendFailed, Up, Written
-from meshllm.bridge.outbox import Outbox, OutboxSettings
-from meshllm.bridge.recorder import Arrival, Recorder
-from meshllm.bridge.registry import Registry
-from meshllm.bridge.tables import Tables
-from meshllm.clock import Clock, utc_text
+from meshllm.bridge import channels, ingest, radio_status
+from meshllm.bridge.link import Down, Heard, Link, LinkEvent, Refreshed, SendFailed, Up, Written
+from meshllm.bridge.open_tree import OpenTree, StationSettings
+from meshllm.bridge.owners import Owners
+from meshllm.bridge.recorder import BACKLOG_RETRY_S, Arrival, Recorder
+from meshllm.clock import Clock
 from meshllm.errors import TransientError
-from meshllm.layout import Layout, NodeTree, channel_stem
+from meshllm.layout import Layout, NodeTree
 from meshllm.observe import status
+from meshllm.observe.sparing import Sparing
 from meshllm.radio.base import (
-    LinkKind,
     OtherHeard,
     PacketEvent,
     PositionHeard,
@@ -40,55 +39,33 @@ from meshllm.radio.base import (
     UndecodableHeard,
     UserHeard,
 )
-from meshllm.records import Message
-from meshllm.store import atomic, codec
-from meshllm.store.atomic import Modes
 
 log = structlog.get_logger()
 
 KEPT_WINDOW_S: Final = 2.0  #: what arrives this soon after connecting was kept by the radio
 STATUS_INTERVAL_S: Final = 60.0  #: heartbeat of radio.json
-SCAN_SLICE: Final = 20  #: thread files looked through between two looks at the radio
 CRASH_PAUSE_S: Final = 5.0
-VERIFY_INTERVAL_S: Final = 1.0  #: between two whole reads after the start, 3 ms each
 MAX_BURST: Final = 200  #: events handled in one go
+ADVICE_BURST: Final = 3  #: senders can be forged: so many events about them at once,
+ADVICE_LOG_S: Final = 60.0  #: and then one in this time
 REFUSED_PAUSE_S: Final = 300.0  #: every visit to another station's radio takes packets from it
 STORAGE_PAUSE_S: Final = 10.0  #: before connecting again where the disk refused the radio's tree
 MAX_EARLY: Final = 2000  #: packets held until the radio is known; it keeps at most 100 itself
-_WORK_MARKS: Final = (b"queued", b'""handed""', b'""relayed""')  #: rows with work hold one of these
-
-
-@dataclass(frozen=True, slots=True)
-class StationSettings:
-    """What one station goes by."""
-
-    name: str
-    kind: LinkKind
-    alias: str
-    modes: Modes
-    lock_timeout_s: float
-    outbox: OutboxSettings
-    max_nodes: int
-    max_threads: int
-
-
-@dataclass(slots=True)
-class _Bound:
-    """Everything that depends on which node the radio turned out to be."""
-
-    info: RadioInfo
-    tree: NodeTree
-    recorder: Recorder
-    registry: Registry
-    outbox: Outbox
-    tables: Tables
-    unscanned: list[Path]
-    unverified: list[Path]
+_PASSED_ON: Final = 0  #: session of what another station heard for this tree; ours begin at 1
 
 
 @dataclass(frozen=True, slots=True)
 class _FileChanged:
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _PassedOn:
+    tree: NodeTree
+    heard: tuple[Heard, ...]
+
+
+_Event = LinkEvent | _FileChanged | _PassedOn | None
 
 
 class Station:
@@ -99,29 +76,34 @@ class Station:
         settings: StationSettings,
         files: Layout,
         make_radio: RadioFactory,
-        on_tree: Callable[[NodeTree], bool],
+        owners: Owners,
         *,
         clock: Clock,
     ) -> None:
-        """`on_tree` is asked once per bind whether this tree may be written by this station."""
+        """`owners` is asked once per bind whether this tree may be written by this station."""
         self._settings = settings
         self._files = files
-        self._on_tree = on_tree
+        self._owners = owners
         self._clock = clock
-        self._events: queue.SimpleQueue[LinkEvent | _FileChanged | None] = queue.SimpleQueue()
-        self._batch: deque[LinkEvent | _FileChanged | None] = deque()
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._batch: deque[_Event] = deque()
         self._link = Link(settings.name, make_radio, self._events.put, clock=clock)
-        self._bound: _Bound | None = None
+        self._bound: OpenTree | None = None
         self._early: list[Heard] = []
+        self._foreign: NodeTree | None = None  #: of another station, which our radio belongs to
+        self._unplaced: list[_PassedOn] = []
+        self._leaving: list[Recorder] = []  #: of trees let go, with texts the disk still refuses
         self._is_up = False
         self._session = 0  #: the last connection whose radio is known
         self._up_at = 0.0
         self._link_cause = "starting"
         self._air: dict[str, float] = {}
         self._next_status = 0.0
+        self._told_storage = ""
+        self._is_stale = False
         self._wait_s = 0.0
-        self._next_verify = 0.0
         self._advised: dict[int, float] = {}
+        self._advice_log = Sparing(clock, burst=ADVICE_BURST, interval_s=ADVICE_LOG_S)
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"station {settings.name}", daemon=True
@@ -136,10 +118,10 @@ class Station:
         """Hint that a file may have changed. Safe from any thread."""
         self._events.put(_FileChanged(path))
 
-    @property
-    def tree_root(self) -> Path | None:
-        """Folder of the tree this station writes, once known."""
-        return self._bound.tree.root if self._bound else None
+    def take(self, tree: NodeTree, heard: Sequence[Heard]) -> None:
+        """Queue what another station heard for this tree. Safe from any thread."""
+        passed = tuple(replace(item, session=_PASSED_ON) for item in heard)
+        self._events.put(_PassedOn(tree, passed))
 
     def stop(self, limit_s: float) -> None:
         """Drop the link, write what it still reported, finish the current step."""
@@ -162,9 +144,7 @@ class Station:
                 self._wait_s = 0.0
                 self._stopping.wait(CRASH_PAUSE_S / self._clock.scale)
         if self._bound:
-            self._bound.registry.flush(force=True)
-            self._is_up, self._link_cause = False, "stopped"
-            self._write_status()
+            self._part("stopped")
 
     def _step(self) -> None:
         self._take(self._wait_s)
@@ -177,7 +157,7 @@ class Station:
                 and self._bound
                 and event.session <= self._session
             ):
-                texts.append(self._arrival(event, event.event))
+                texts.append(self._arrival(self._bound, event, event.event))
                 continue
             self._record(texts)
             texts = []
@@ -194,7 +174,7 @@ class Station:
         except queue.Empty:
             pass
 
-    def _handle(self, event: LinkEvent | _FileChanged | None) -> None:
+    def _handle(self, event: _Event) -> None:
         if isinstance(event, Up):
             self._link_up(event)
         elif isinstance(event, Down):
@@ -205,8 +185,13 @@ class Station:
             self._bound.outbox.written(event.packet_id)
         elif isinstance(event, SendFailed) and self._bound:
             self._bound.outbox.send_failed(event.packet_id, event.cause, busy=event.busy)
+        elif isinstance(event, Refreshed) and self._bound:
+            self._bound.outbox.refreshed()
         elif isinstance(event, _FileChanged):
-            self._file_changed(event.path)
+            if self._bound:
+                self._bound.scan(event.path)
+        elif isinstance(event, _PassedOn):
+            self._passed_on(event)
 
     def _link_up(self, event: Up) -> None:
         info = event.info
@@ -220,18 +205,19 @@ class Station:
                 self._link.drop("the tree cannot be opened", pause_s=STORAGE_PAUSE_S)
                 return
         self._session = event.session
-        self._is_up, self._link_cause = True, ""
         self._up_at = self._clock.monotonic()
+        early, self._early = self._early, []
+        for passed in self._unplaced:
+            self._events.put(passed)
+        self._unplaced.clear()
         if self._bound is None:
-            self._early.clear()  # another station's: its own link hears of them, too, or has
+            self._give_away(early)
             self._link.drop("another station's radio", pause_s=REFUSED_PAUSE_S)
             return
-        self._bound.info = info
-        self._bound.registry.adopt(info)
-        self._bound.outbox.link_up(info)
-        early, self._early = self._early, []
+        self._is_up, self._link_cause = True, self._bound.link_up(info)
         kept = [(h, h.event) for h in early]
-        self._record([self._arrival(h, e) for h, e in kept if isinstance(e, TextHeard)])
+        bound = self._bound
+        self._record([self._arrival(bound, h, e) for h, e in kept if isinstance(e, TextHeard)])
         for heard, packet in kept:
             if not isinstance(packet, TextHeard):
                 self._heard(heard)
@@ -246,53 +232,56 @@ class Station:
     def _bind(self, info: RadioInfo) -> None:
         """Open the tree of this node; a radio that was swapped gets a tree of its own."""
         settings = self._settings
-        swapped, self._bound = self._bound, None
-        if swapped is not None:
-            log.warning("radio_swapped", radio=settings.name, was=swapped.tree.node_uid)
-            swapped.registry.flush(force=True)
+        if self._bound is not None:
+            log.warning("radio_swapped", radio=settings.name, was=self._bound.tree.node_uid)
+            self._part("another radio answers on this link")
         tree = self._files.tree(settings.alias or layout.node_id(info.number))
-        if not self._on_tree(tree):
-            log.error(
-                "radio_refused",
-                radio=settings.name,
-                node_uid=tree.node_uid,
-                reason="another configured radio is the same node",
-            )
+        refused, self._foreign = self._foreign, None
+        if not self._owners.claim(tree, self):
+            self._foreign = tree
+            if refused != tree:
+                log.error(
+                    "radio_refused",
+                    radio=settings.name,
+                    node_uid=tree.node_uid,
+                    reason="another configured radio is the same node",
+                )
             return
-        atomic.make_folders(*tree.folders(), modes=settings.modes)
-        _sweep(tree)
-        tables = Tables(
-            tree.quarantine,
-            modes=settings.modes,
-            lock_timeout_s=settings.lock_timeout_s,
-            clock=self._clock,
+        self._bound = OpenTree(
+            tree, info, self._link, settings, self.file_changed, clock=self._clock
         )
-        registry = Registry(
-            tree,
-            modes=settings.modes,
-            lock_timeout_s=settings.lock_timeout_s,
-            clock=self._clock,
-            max_nodes=settings.max_nodes,
-        )
-        registry.ensure()
-        outbox = Outbox(tables, self._link, settings.outbox, clock=self._clock, kind=settings.kind)
-        files = tree.thread_files()
-        outbox.rest(self._newest_age_s(files))
-        self._bound = _Bound(
-            info=info,
-            tree=tree,
-            recorder=Recorder(tree, tables, clock=self._clock, max_threads=settings.max_threads),
-            registry=registry,
-            outbox=outbox,
-            tables=tables,
-            unscanned=files,
-            unverified=list(files),
-        )
-        log.info("tree_opened", radio=settings.name, node_uid=tree.node_uid)
+
+    def _part(self, cause: str) -> None:
+        """Let a tree go: whoever reads its radio.json must not take the link for up."""
+        assert self._bound is not None
+        self._is_up, self._link_cause = False, cause
+        self._write_status()
+        self._bound.close()
+        self._leaving.append(self._bound.recorder)
+        self._bound = None
+
+    def _passed_on(self, passed: _PassedOn) -> None:
+        """Record what another link to our radio was given; or find out whose it is."""
+        bound = self._bound
+        if bound is not None and bound.tree == passed.tree:
+            for heard in passed.heard:
+                self._heard(heard)
+        elif bound is None and self._foreign is None:
+            self._unplaced.append(passed)  # our tree could not be opened yet
+        else:
+            self._owners.pass_on(passed.tree, passed.heard)
+
+    def _give_away(self, heard: Sequence[Heard]) -> None:
+        """Pass packets on to the station that this radio belongs to."""
+        packets = [item for item in heard if not isinstance(item.event, QueueStatus)]
+        if packets and self._foreign is not None:
+            self._owners.pass_on(self._foreign, packets)
 
     def _heard(self, heard: Heard) -> None:
         event = heard.event
         bound = self._bound
+        if bound and heard.session == self._session:
+            bound.alive_up_s = heard.up_s
         if isinstance(event, QueueStatus):
             if bound:
                 bound.outbox.queue_status(event)
@@ -301,7 +290,8 @@ class Station:
             self._hold(heard)
             return
         if bound is None:
-            return  # this radio was refused: its packets belong to another station's tree
+            self._give_away([heard])
+            return
         self._packet(bound, heard, event)  # type: ignore[arg-type] # QueueStatus is gone
 
     def _hold(self, heard: Heard) -> None:
@@ -311,13 +301,14 @@ class Station:
         else:
             log.error("packet_dropped", radio=self._settings.name, reason="too many before link up")
 
-    def _packet(self, bound: _Bound, heard: Heard, event: PacketEvent) -> None:
+    def _packet(self, bound: OpenTree, heard: Heard, event: PacketEvent) -> None:
         if isinstance(event, TextHeard):
-            self._record([self._arrival(heard, event)])
+            self._record([self._arrival(bound, heard, event)])
             return
-        if isinstance(event, RoutingHeard):
-            bound.outbox.routing(event)
-        at = ingest.received_at(event.envelope, heard.at, kept=self._is_kept())
+        self._tell_outbox(bound, heard, event)
+        at = ingest.received_at(
+            event.envelope, heard.at, kept=self._is_kept(heard), longest=self._longest(bound, heard)
+        )
         if event.envelope.sender == bound.info.number:
             self._own(event)
         if not bound.registry.heard(event.envelope, at=at):
@@ -334,6 +325,12 @@ class Station:
         elif isinstance(event, OtherHeard):
             log.debug("packet_ignored", port=event.port)
 
+    def _tell_outbox(self, bound: OpenTree, heard: Heard, event: PacketEvent) -> None:
+        if isinstance(event, RoutingHeard):
+            bound.outbox.routing(event)
+        if not self._is_kept(heard):
+            bound.outbox.heard(event.envelope)
+
     def _own(self, event: PacketEvent) -> None:
         """Our radio's own telemetry tells how busy the air is."""
         if isinstance(event, TelemetryHeard):
@@ -341,8 +338,12 @@ class Station:
             for name in ("channelUtilization", "airUtilTx"):
                 if name in device:
                     self._air[name] = device[name]
+            if self._bound:
+                self._bound.outbox.air_measured(
+                    channel_use=device.get("channelUtilization"), own_use=device.get("airUtilTx")
+                )
 
-    def _undecodable(self, bound: _Bound, event: UndecodableHeard) -> None:
+    def _undecodable(self, bound: OpenTree, event: UndecodableHeard) -> None:
         if event.envelope.to != bound.info.number:
             return
         now = self._clock.monotonic()
@@ -352,132 +353,94 @@ class Station:
         if len(self._advised) > bound.registry.limit:
             self._advised.clear()
         self._advised[sender] = now + 3600.0
+        left_out = self._advice_log.left_out("dm_undecodable")
+        if left_out is None:
+            return
         log.warning(
             "dm_undecodable",
             sender=layout.node_id(sender),
+            left_out=left_out,
             advice="exchange node infos: let both radios hear each other, or remove the node "
             "from this radio's list so that its key is learnt again",
         )
 
-    def _arrival(self, heard: Heard, text: TextHeard) -> Arrival:
-        return Arrival(text, heard.at, heard.up_s, kept=self._is_kept())
+    def _arrival(self, bound: OpenTree, heard: Heard, text: TextHeard) -> Arrival:
+        if heard.session == self._session:
+            bound.alive_up_s = heard.up_s
+        kept, longest = self._is_kept(heard), self._longest(bound, heard)
+        return Arrival(text, heard.at, heard.up_s, kept=kept, longest=longest)
 
-    def _is_kept(self) -> bool:
-        return self._clock.monotonic() - self._up_at < KEPT_WINDOW_S
+    def _is_kept(self, heard: Heard) -> bool:
+        """Say whether the radio held this while we were away: by its arrival, not by our haste."""
+        since_up_s = heard.up_s * self._clock.scale - self._up_at
+        return heard.session == _PASSED_ON or since_up_s < KEPT_WINDOW_S
+
+    def _longest(self, bound: OpenTree, heard: Heard) -> timedelta:
+        """How long the radio may have held a packet: for as long as it has told us nothing."""
+        return bound.away(heard.up_s) if heard.session == _PASSED_ON else bound.longest_away
 
     def _record(self, arrivals: list[Arrival]) -> None:
         bound = self._bound
         if not arrivals or bound is None:
             return
+        told = bound.info
+        for arrival in arrivals:
+            envelope = arrival.heard.envelope
+            if channels.is_untold(envelope, bound.info):
+                bound.add_slot(envelope.channel_index)
         bound.recorder.record(arrivals, bound.info)
         for arrival in arrivals:
             envelope = arrival.heard.envelope
-            at = ingest.received_at(envelope, arrival.at, kept=arrival.kept)
-            bound.registry.heard(envelope, at=at)
-
-    def _file_changed(self, path: Path) -> None:
-        bound = self._bound
-        if bound and path.parent in (bound.tree.channels, bound.tree.dms):
-            bound.outbox.scan(path)
+            bound.registry.heard(envelope, at=arrival.heard_at)
+            if not arrival.kept:
+                bound.outbox.heard(envelope)
+            if arrival.heard.reply_id:
+                bound.outbox.answered(envelope.sender, arrival.heard.reply_id)
+        if bound.info is not told:
+            self._link.drop("a channel was not told", pause_s=0.0)
 
     def _tick(self) -> None:
         bound = self._bound
+        self._leaving = [left for left in self._leaving if left.tick() is not None]
         if bound is None:
-            self._wait_s = STATUS_INTERVAL_S
+            self._wait_s = BACKLOG_RETRY_S if self._leaving else STATUS_INTERVAL_S
             return
-        self._scan_slice(bound)
-        self._verify_next(bound)
+        look_s = bound.look()
         backlog_s = bound.recorder.tick()
         bound.registry.flush()
         outbox_s = bound.outbox.tick()
-        if self._clock.monotonic() >= self._next_status:
+        bound.tidy(quiet_s=outbox_s if self._events.empty() else 0.0)
+        is_news = self._settings.storage.state != self._told_storage
+        if is_news or self._clock.monotonic() >= self._next_status:
             self._write_status()
         waits = [
             outbox_s,
+            look_s,
             bound.registry.due_in_s(),
             self._next_status - self._clock.monotonic(),
-            0.0 if bound.unscanned else STATUS_INTERVAL_S,
-            VERIFY_INTERVAL_S if bound.unverified else STATUS_INTERVAL_S,
             STATUS_INTERVAL_S if backlog_s is None else backlog_s,
         ]
         self._wait_s = max(0.0, min(waits))
-
-    def _newest_age_s(self, files: list[Path]) -> float:
-        """Age of the newest thread file: whatever an earlier run sent, it wrote there."""
-        newest = max((path.stat().st_mtime for path in files), default=0.0)
-        return max(0.0, self._clock.utc().timestamp() - newest) * self._clock.scale
-
-    def _verify_next(self, bound: _Bound) -> None:
-        """Read one file whole, so that damage without queued rows is mended, too."""
-        now = self._clock.monotonic()
-        if bound.unscanned or not bound.unverified or now < self._next_verify:
-            return
-        self._next_verify = now + VERIFY_INTERVAL_S
-        path = bound.unverified.pop()
-        try:
-            # Past the tables: 500 files looked through once must not fill their cache.
-            is_damaged = bool(codec.decode(path.read_bytes(), Message).damage)
-            if is_damaged:
-                bound.tables.read(path)
-        except (OSError, TransientError) as error:
-            log.error("thread_unreadable", file=path.name, reason=str(error))
-
-    def _scan_slice(self, bound: _Bound) -> None:
-        """Look for unfinished rows a few files at a time, so that a text never waits for it."""
-        for _ in range(min(SCAN_SLICE, len(bound.unscanned))):
-            path = bound.unscanned.pop()
-            try:
-                has_work = any(mark in path.read_bytes() for mark in _WORK_MARKS)
-            except OSError:
-                has_work = True  # the outbox reports it and tries again
-            if has_work:
-                bound.outbox.scan(path)
 
     def _write_status(self) -> None:
         bound = self._bound
         self._next_status = self._clock.monotonic() + STATUS_INTERVAL_S
         if bound is None:
             return
+        facts = radio_status.facts(
+            bound.tree,
+            bound.info,
+            link=radio_status.LinkState(self._settings.name, self._is_up, self._link_cause),
+            queue=bound.outbox.status(),
+            air=self._air,
+            storage=self._settings.storage,
+            now=self._clock.utc(),
+        )
+        self._told_storage = self._settings.storage.state
         try:
-            status.write(bound.tree.radio_status, self._status(bound), modes=self._settings.modes)
+            status.write(bound.tree.radio_status, facts, modes=self._settings.modes)
+            self._is_stale = False
         except TransientError as error:
-            log.error("status_not_written", file="radio.json", reason=str(error))
-
-    def _status(self, bound: _Bound) -> dict[str, Any]:
-        info = bound.info
-        names = ingest.channel_names(info)
-        return {
-            "node_uid": bound.tree.node_uid,
-            "node_id": layout.node_id(info.number),
-            "short_name": info.short_name,
-            "long_name": info.long_name,
-            "firmware": info.firmware,
-            "region": info.region,
-            "preset": preset_name(info.preset) if info.preset else "",
-            "channels": [
-                {
-                    "index": c.index,
-                    "name": channel_name(c, info.preset),
-                    "file": channel_stem(names[c.index], index=c.index, others=names),
-                    "role": c.role,
-                }
-                for c in info.channels
-            ],
-            "link": self._settings.name,
-            "link_state": "up" if self._is_up else "down",
-            "link_cause": self._link_cause,
-            "queued": bound.outbox.queued_count(),
-            "channel_utilization": self._air.get("channelUtilization"),
-            "air_util_tx": self._air.get("airUtilTx"),
-            "heartbeat_at": utc_text(self._clock.utc()),
-        }
-
-
-def _sweep(tree: NodeTree) -> None:
-    """Remove what a killed bridge left half written; tables sweep for themselves."""
-    try:
-        atomic.sweep(tree.root, tree.radio_status.name)
-        if tree.quarantine.is_dir():
-            atomic.sweep(tree.quarantine)
-    except TransientError as error:
-        log.warning("sweep_failed", reason=str(error), consequence="left-over files stay")
+            if not self._is_stale:
+                log.error("status_not_written", file="radio.json", reason=str(error))
+            self._is_stale = True

@@ -1,42 +1,79 @@
-"""What each thread file still wants: rows to send, parts to keep in order, ACKs to wait for.
+"""What each thread file still wants: rows to send, to hold, to expire, and ACKs to wait for.
 
 Derived from the rows at every change of a file; decides no retry and writes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from meshllm.bridge import life, retry
+from meshllm.bridge import hold, life, retry
 from meshllm.clock import Clock, age_s, wall_age_s
+from meshllm.layout import node_number
 from meshllm.records import Message
 
 BELIEVED_AGE_S: Final = 48 * 3600.0  #: an older try is a clock that jumped
 KEPT_ACKS_S: Final = 10.0  #: after a restart, for ACKs that the radio kept meanwhile
 IDLE_S: Final = 60.0  #: longest time to look away while nothing is due
+RELEASE_S: Final = 3.0  #: after hearing a person: what they still send comes first
+NOTICE_LIFE_S: Final = 600.0  #: "working on it" is of no use later
+
+_DELIVERED: Final = '"delivered"'  #: spares a JSON parse for every row of every thread
 
 Key = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Held:
+    """One row that waits for a person; `ready_at` is set when they have been heard."""
+
+    tries: int
+    since: float
+    packets: int  #: what the radio had heard by then
+    was_heard: bool = False
+    ready_at: float | None = None
 
 
 @dataclass(slots=True)
 class _Thread:
     queued: list[Message] = field(default_factory=list)
     due: dict[Key, tuple[str, float]] = field(default_factory=dict)
+    held: dict[Key, _Held] = field(default_factory=dict)
+    expires: dict[Key, float] = field(default_factory=dict)
     part_states: dict[tuple[str, int], Message] = field(default_factory=dict)
     ack_deadlines: dict[Key, float] = field(default_factory=dict)
+    is_known: bool = False  #: something of ours was delivered here
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """How the next row is chosen among those that may go."""
+
+    after: str = ""  #: the answer sent last: its next part goes first
+    dms_first: bool = False
+    known_first: bool = False  #: a thousand answers to forged ids must not delay a real one
+    #: Seconds a row of a file has to wait for reasons of its own, such as a budget.
+    wait_of: Callable[[Path, Message], float] = lambda _path, _row: 0.0
 
 
 class Work:
     """Unfinished rows of one radio, by thread file."""
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, max_held_s: float) -> None:
         """Start with nothing to do."""
         self._clock = clock
+        self._max_held_s = max_held_s
         self._threads: dict[Path, _Thread] = {}
+        self._packets = 0
 
-    def note(self, path: Path, rows: Sequence[Message], *, preset: str) -> list[Message]:
-        """Take in a thread file as it is now; return its unfinished rows."""
+    def note(
+        self, path: Path, rows: Sequence[Message], *, timeout_of: Callable[[Message], float]
+    ) -> list[Message]:
+        """Take in a thread file as it is now; return its unfinished rows.
+
+        `timeout_of` gives the seconds after which the silence about a row counts.
+        """
         thread = _Thread()
         previous = self._threads.pop(path, None) or _Thread()
         unfinished = []
@@ -45,43 +82,95 @@ class Work:
         for row in rows:
             if not row.is_outgoing:
                 continue
+            thread.is_known = thread.is_known or _DELIVERED in row.meta_json
             if life.is_queued(row):
-                thread.queued.append(row)
-                self._note_due(thread, row, previous)
+                self._note_queued(thread, row, previous)
                 unfinished.append(row)
             elif life.awaits_ack(row):
                 known = previous.ack_deadlines.get(row.key)
-                thread.ack_deadlines[row.key] = known or self._ack_deadline(row, preset)
+                thread.ack_deadlines[row.key] = known or self._ack_deadline(row, timeout_of(row))
                 unfinished.append(row)
             if row.reply_to_id in answering:
                 part = row.meta.get("part")
                 if isinstance(part, int):
-                    thread.part_states[(_group(row), part)] = row
+                    thread.part_states[(hold.answer_of(row), part)] = row
         if thread.queued or thread.ack_deadlines:
             self._threads[path] = thread
         return unfinished
 
-    def next_ready(self) -> tuple[tuple[Path, Message] | None, float]:
-        """Find the oldest row that may be sent now, else the seconds until one may be."""
-        best: tuple[str, Path, Message] | None = None
+    def next_ready(self, pick: Pick) -> tuple[tuple[Path, Message] | None, float]:
+        """Find the row that may be sent now, else the seconds until one may be."""
+        best: tuple[tuple[bool, bool, bool, str], Path, Message] | None = None
+        wait_s = IDLE_S
+        for path, thread in self._threads.items():
+            row, thread_wait_s = self._first_ready(path, thread, pick)
+            wait_s = min(wait_s, thread_wait_s)
+            if row is None:
+                continue
+            rank = (
+                not pick.after or hold.answer_of(row) != pick.after,
+                pick.dms_first and row.thread_type != "dm",
+                pick.known_first and not thread.is_known,
+                row.timestamp,
+            )
+            if best is None or rank < best[0]:
+                best = (rank, path, row)
+        return ((best[1], best[2]) if best else None), wait_s
+
+    def _first_ready(self, path: Path, thread: _Thread, pick: Pick) -> tuple[Message | None, float]:
         wait_s = IDLE_S
         now = self._clock.monotonic()
-        for path, thread in self._threads.items():
-            for row in thread.queued:
-                due_s = thread.due[row.key][1] - now if row.key in thread.due else 0.0
-                if due_s > 0:
-                    wait_s = min(wait_s, due_s)
-                    continue
-                if _is_blocked(thread, row):
-                    continue
-                if best is None or row.timestamp < best[0]:
-                    best = (row.timestamp, path, row)
-                break
-        return ((best[1], best[2]) if best else None), wait_s
+        for row in thread.queued:
+            due_s = _ready_at(thread, row) - now
+            if due_s <= 0 and not _is_blocked(thread, row):
+                due_s = pick.wait_of(path, row)
+                if due_s <= 0:
+                    return row, wait_s
+            if due_s > 0:
+                wait_s = min(wait_s, due_s)
+        return None, wait_s
 
     def earlier_part(self, path: Path, row: Message) -> Message | None:
         """Return the part before this one of the same answer, None for a first part."""
         return _earlier_part(self._threads[path], row)
+
+    def release(self, number: int, relays_of: Callable[[int], int | None]) -> int:
+        """A packet of this node was heard: what is held for people may go out soon.
+
+        Returns how many rows. Each waits at least its own gap since the try before: a person who
+        is heard but cannot hear us must not cost airtime with every packet of theirs.
+        """
+        self._packets += 1
+        released = 0
+        for thread in self._threads.values():
+            for row in thread.queued if thread.held else ():
+                held = thread.held.get(row.key)
+                if held is not None and held.ready_at is None:
+                    released += self._release(held, row, number, relays_of)
+        return released
+
+    def _release(
+        self, held: _Held, row: Message, number: int, relays_of: Callable[[int], int | None]
+    ) -> bool:
+        addressee = node_number(row.thread_key) or 0
+        held.was_heard = held.was_heard or addressee == number
+        since = self._packets - held.packets
+        if not held.was_heard or not retry.may_release(
+            relays=relays_of(addressee), packets_since=since
+        ):
+            return False
+        gap_s = retry.release_gap_s(held.tries)
+        held.ready_at = max(self._clock.monotonic() + RELEASE_S, held.since + gap_s)
+        return True
+
+    def hasten(self, reason: str) -> None:
+        """Let rows that were put off for this reason go at once: it is gone."""
+        now = self._clock.monotonic()
+        for thread in self._threads.values():
+            for row in thread.queued:
+                due = thread.due.get(row.key)
+                if due is not None and row.meta.get("reason") == reason:
+                    thread.due[row.key] = (due[0], now)
 
     def take_overdue(self, now: float) -> list[tuple[Path, Key]]:
         """Name the rows whose ACK is overdue, once each."""
@@ -95,10 +184,19 @@ class Work:
             del self._threads[path].ack_deadlines[key]
         return over
 
-    def ack_waits(self, now: float) -> Iterable[float]:
-        """Seconds until each ACK is overdue."""
+    def expired(self, now: float) -> list[tuple[Path, Key]]:
+        """Name the queued rows whose time is over."""
+        return [
+            (path, key)
+            for path, thread in self._threads.items()
+            for key, end in thread.expires.items()
+            if now >= end
+        ]
+
+    def waits(self, now: float) -> Iterator[float]:
+        """Seconds until each ACK is overdue and each row expires."""
         for thread in self._threads.values():
-            for deadline in thread.ack_deadlines.values():
+            for deadline in (*thread.ack_deadlines.values(), *thread.expires.values()):
                 yield max(0.0, deadline - now)
 
     def postpone_acks(self, earliest: float) -> None:
@@ -109,8 +207,24 @@ class Work:
             }
 
     def queued_count(self) -> int:
-        """Rows that still have to be sent."""
+        """Rows that still have to be sent, held ones included."""
         return sum(len(thread.queued) for thread in self._threads.values())
+
+    def held_count(self) -> int:
+        """Rows that wait until somebody is heard."""
+        return sum(len(thread.held) for thread in self._threads.values())
+
+    def _note_queued(self, thread: _Thread, row: Message, previous: _Thread) -> None:
+        now = self._clock.monotonic()
+        thread.queued.append(row)
+        self._note_due(thread, row, previous)
+        if hold.is_held(row):
+            tries = len(life.tries(row))
+            known = previous.held.get(row.key)
+            is_same = known is not None and known.tries == tries
+            thread.held[row.key] = known if known and is_same else _Held(tries, now, self._packets)
+        if row.thread_type == "dm":
+            thread.expires[row.key] = previous.expires.get(row.key) or self._expiry(row, now)
 
     def _note_due(self, thread: _Thread, row: Message, previous: _Thread) -> None:
         """Turn a wall time into a deadline once: a clock set back must not hold a row for ever."""
@@ -120,20 +234,42 @@ class Work:
         known = previous.due.get(row.key)
         if known is None or known[0] != due_at:
             age = wall_age_s(self._clock, due_at)
-            wait_s = 0.0 if age is None else min(-age, retry.LONGEST_WAIT_S)
+            wait_s = 0.0 if age is None else min(-age, retry.longest_wait_s(row.meta.get("reason")))
             known = (due_at, self._clock.monotonic() + wait_s)
         thread.due[row.key] = known
 
-    def _ack_deadline(self, row: Message, preset: str) -> float:
+    def _expiry(self, row: Message, now: float) -> float:
+        """When a row's time is over: counted from the first holding, else from the first look.
+
+        The time of queuing alone is not believed: a clock that is set by days must not end a row.
+        """
+        if row.meta.get("kind") == "notice":
+            return now + NOTICE_LIFE_S
+        meta = row.meta
+        held_at = meta.get("held_at")
+        if not isinstance(held_at, str):
+            return now + self._max_held_s
+        age = age_s(self._clock, held_at, boot=meta.get("boot"), up_s=meta.get("up_s"))
+        return now + self._max_held_s - max(0.0, age or 0.0)
+
+    def _ack_deadline(self, row: Message, limit_s: float) -> float:
         history = life.tries(row)
         elapsed = age_s(self._clock, history[-1].at) if history else None
-        limit_s = retry.ack_timeout_s(len(row.content.encode()), preset)
         # A clock set backwards or days forward must neither stretch nor cut the wait. One that is
         # over keeps a rest for ACKs the radio held: begun anew, a bridge that restarts often
         # would wait until the person's radio has forgotten the id, and they saw the answer twice.
         is_plausible = elapsed is not None and 0 <= elapsed <= BELIEVED_AGE_S
         spent_s = min(elapsed or 0.0, limit_s - KEPT_ACKS_S) if is_plausible else 0.0
         return self._clock.monotonic() + limit_s - spent_s
+
+
+def _ready_at(thread: _Thread, row: Message) -> float:
+    """Monotonic time from which a row may go; never, while the person has not been heard."""
+    due = thread.due.get(row.key)
+    held = thread.held.get(row.key)
+    if held is None:
+        return due[1] if due else 0.0
+    return min(due[1] if due else float("inf"), held.ready_at or float("inf"))
 
 
 def _is_blocked(thread: _Thread, row: Message) -> bool:
@@ -146,9 +282,4 @@ def _earlier_part(thread: _Thread, row: Message) -> Message | None:
     part = row.meta.get("part")
     if not isinstance(part, int) or part <= 1:
         return None
-    return thread.part_states.get((_group(row), part - 1))
-
-
-def _group(row: Message) -> str:
-    """Name the answer a part belongs to; "more" answers another question from the same prompt."""
-    return f"{row.meta.get('prompt_id', '')} {row.reply_to_id}"
+    return thread.part_states.get((hold.answer_of(row), part - 1))

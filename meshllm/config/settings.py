@@ -139,8 +139,7 @@ class Settings(BaseModel):
     radios: tuple[Radio, ...] = Field(
         default=(Radio(link=Link("serial", "auto")),),
         min_length=1,
-        description="link: serial:auto, serial:/dev/ttyUSB0, tcp:HOST[:PORT], ble:ADDRESS "
-        "(not used yet); alias",
+        description="link: serial:auto, serial:/dev/ttyUSB0, tcp:HOST[:PORT], ble:ADDRESS; alias",
     )
     node_uid_strategy: Annotated[Literal["auto", "config"], BeforeValidator(_lower)] = Field(
         default="auto",
@@ -227,21 +226,40 @@ class Settings(BaseModel):
         le=3,
         description="resends under a new id, which a person may see twice; DMs only",
     )
+    repeat_far_under_new_id: bool = Field(
+        default=False,
+        description="also for silent people far away: more get it, one in eight sees it twice",
+    )
     max_held_per_person: int = Field(
-        default=3, ge=0, le=100, description="answers kept for a person who is away (not used yet)"
+        default=3, ge=0, le=100, description="answers kept for a person who is away; 0 = none"
+    )
+    max_held_seconds: float = Field(
+        default=86_400,
+        ge=60,
+        le=2_592_000,
+        description="an answer kept longer than this for a person who is away expires",
     )
     airtime_budget: float = Field(
-        default=0,
+        default=180,
         ge=0,
         le=3600,
-        description="seconds of airtime per hour; 0 = no limit (not used yet)",
+        description="seconds of own airtime per hour for one person or channel; 0 = no limit",
+    )
+    channel_use_slow_percent: float = Field(
+        default=25,
+        ge=1,
+        le=100,
+        description="channel use from which texts wait longer and channel answers come last",
+    )
+    channel_use_hold_percent: float = Field(
+        default=40, ge=1, le=100, description="channel use from which texts wait for quieter air"
     )
 
     live_rows: int = Field(
         default=500,
         ge=50,
         le=10_000,
-        description="rows kept in a thread's live file (not used yet)",
+        description="rows kept in a thread's live file; older ones move to the archive",
     )
     max_nodes: int = Field(
         default=2000,
@@ -271,7 +289,10 @@ class Settings(BaseModel):
         description="agent looks for changes that file events missed",
     )
     lock_timeout_seconds: float = Field(
-        default=5, ge=0.1, le=300, description="longest wait for the lock of a file"
+        default=5,
+        ge=0.1,
+        le=300,
+        description="longest wait for a file's lock; the bridge waits 1 s at most, the agent 0.5 s",
     )
     file_mode: Mode = Field(
         default=0o440,

@@ -1,11 +1,16 @@
 """Structured logging for both processes. Chooses the shape of lines, never what is logged."""
 
+import io
 import logging
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Final, TextIO, cast
 
 import structlog
+
+log = structlog.get_logger()
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -44,6 +49,45 @@ def configure(level: str, *, role: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(stream=target, level=logging.WARNING)
     for name in ("meshtastic", "bleak", "urllib3", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Turn what libraries print, and the end of threads that they let die, into events.
+
+    Neither would be JSON, and a pipe that nobody reads must not stop a service that prints.
+    """
+    previous, threading.excepthook = threading.excepthook, _thread_died
+    try:
+        with redirect_stdout(_Printed()):
+            yield
+    finally:
+        threading.excepthook = previous
+
+
+def _thread_died(details: threading.ExceptHookArgs) -> None:
+    if details.exc_type is SystemExit or details.exc_value is None:
+        return
+    crash = {"exc_info": details.exc_value}
+    log.error("thread_died", thread=details.thread.name if details.thread else "", **crash)
+
+
+class _Printed(io.TextIOBase):
+    """Takes the place of stdout: every line becomes an event."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._lock = threading.Lock()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+        for line in filter(None, map(str.strip, lines)):
+            log.debug("text_printed", text=line)
+        return len(text)
 
 
 class _Unbreakable:

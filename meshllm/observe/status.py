@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from meshllm.store import atomic
+from meshllm.errors import NotRegularError
+from meshllm.store import atomic, regular
 
 
 def write(path: Path, facts: Mapping[str, object], *, modes: atomic.Modes) -> None:
@@ -15,9 +16,9 @@ def write(path: Path, facts: Mapping[str, object], *, modes: atomic.Modes) -> No
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a status file; {} when it is missing or not a JSON object."""
+    """Read a status file; {} when it is missing or not a JSON object; never blocks."""
     try:
-        parsed = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        parsed = json.loads(regular.read_bytes(path))
+    except (OSError, NotRegularError, ValueError):
         return {}
     return parsed if isinstance(parsed, dict) else {}

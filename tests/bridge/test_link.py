@@ -8,7 +8,7 @@ import pytest
 from structlog.typing import EventDict
 
 from meshllm.bridge import link as link_module
-from meshllm.bridge.link import Down, Heard, Link, LinkEvent, SendFailed, Up, Written
+from meshllm.bridge.link import Down, Heard, Link, LinkEvent, Refreshed, SendFailed, Up, Written
 from meshllm.clock import SystemClock
 from meshllm.errors import LinkDownError
 from meshllm.radio.base import Emit, Envelope, LinkLost, OtherHeard, OutgoingText, QueueStatus
@@ -32,6 +32,9 @@ class Inbox:
         with self._news:
             self.events.append(event)
             self._news.notify_all()
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [e for e in self.events if isinstance(e, kind)]
 
     def wait(self, kind: type[E], count: int = 1) -> list[E]:
         def enough() -> bool:
@@ -153,6 +156,31 @@ def test_two_clients_that_evict_each_other_come_back_more_and_more_slowly(
     assert [d.retry_s for d in inbox.wait(Down, 5)] == [1, 2, 4, 8, 16]
 
 
+def test_a_contest_for_the_radio_is_logged_once_until_it_is_over(
+    start: Start, inbox: Inbox, device: FakeDevice, events: list[EventDict]
+) -> None:
+    start(scale=1000.0)
+
+    for number in range(1, 8):
+        inbox.wait(Up, number)
+        device.make(lambda _event: None).connect()
+        inbox.wait(Down, number)
+
+    inbox.wait(Up, 8)
+    assert device.wait(lambda d: d.probes >= 4)  # so long does a connection last that is over it
+    names = [e["event"] for e in events if e["event"].startswith("link_")]
+    assert names == [
+        "link_up",
+        "link_down",
+        "link_up",
+        "link_down",
+        "link_up",
+        "link_contested",
+        "link_up",
+    ]
+    assert "one client at a time" in lines(events, "link_contested")[0]["advice"]
+
+
 def test_a_fresh_connection_on_request_comes_at_once(
     start: Start, inbox: Inbox, device: FakeDevice
 ) -> None:
@@ -164,6 +192,71 @@ def test_a_fresh_connection_on_request_comes_at_once(
     inbox.wait(Up, 4)
 
     assert {d.retry_s for d in inbox.wait(Down, 3)} == {0.0}
+
+
+def test_a_serial_radio_is_made_to_forget_ids_over_the_same_connection(
+    start: Start, inbox: Inbox, device: FakeDevice
+) -> None:
+    device.kind = "serial"
+    link = start()
+    up(link, inbox)
+    link.send(TEXT)
+    link.send(TEXT)
+    inbox.wait(Written, 2)
+    assert device.swallowed == [TEXT]
+
+    link.refresh("an id goes on the air again")
+    inbox.wait(Refreshed)
+    link.send(TEXT)
+    inbox.wait(Written, 3)
+
+    assert device.sent == [TEXT, TEXT]
+    assert (device.connections, inbox.of(Down)) == (1, [])
+
+
+def test_a_serial_radio_that_does_not_answer_the_refresh_is_connected_afresh(
+    start: Start, inbox: Inbox, device: FakeDevice
+) -> None:
+    device.kind = "serial"
+    link = start()
+    up(link, inbox)
+    device.is_mute = True
+
+    link.refresh("an id goes on the air again")
+
+    assert inbox.wait(Down)[0].cause == "no answer to a heartbeat"
+    assert inbox.of(Refreshed) == []
+
+
+def test_a_node_is_asked_for_its_key(
+    start: Start, inbox: Inbox, device: FakeDevice, events: list[EventDict]
+) -> None:
+    device.keyless = {TEXT.to}
+    link = start()
+    up(link, inbox)
+    link.send(TEXT)
+    link.ask_user(TEXT.to)
+    link.send(OutgoingText(502, TEXT.to, "hi"))
+    inbox.wait(Written, 2)
+
+    assert [t.packet_id for t in device.sent] == [502]
+    assert device.asked == [TEXT.to]
+    assert lines(events, "user_requested")[0]["node"] == "!a11ce001"
+
+
+def test_a_request_that_the_radio_does_not_take_harms_nothing(
+    start: Start, inbox: Inbox, device: FakeDevice, events: list[EventDict]
+) -> None:
+    link = start()
+    up(link, inbox)
+    device.free = 0
+
+    link.ask_user(TEXT.to)
+    link.send(TEXT)
+
+    assert inbox.wait(SendFailed)[0].busy
+    assert device.connections == 1
+    assert lines(events, "user_not_requested")[0]["reason"] == "the radio's send queue is full"
 
 
 def test_a_radio_that_answers_no_heartbeat_is_connected_afresh(

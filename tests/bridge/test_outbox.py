@@ -16,6 +16,7 @@ from meshllm.store import atomic
 from meshllm.testing.clock import NOON
 from meshllm.testing.radio import INFO
 from tests.bridge.world import (
+    ACK_TIMEOUT_S,
     ADA,
     ADA_NUMBER,
     DELIVERED,
@@ -23,7 +24,6 @@ from tests.bridge.world import (
     QUEUED,
     RELAYED,
     STRANGER,
-    UNACKED,
     UNANSWERED,
     OutboxWorld,
     given_up,
@@ -32,8 +32,6 @@ from tests.bridge.world import (
 
 if TYPE_CHECKING:
     from meshllm.records import Message
-
-ACK_TIMEOUT_S = retry.ack_timeout_s(2, "LONG_FAST")
 
 
 def names(events: list[EventDict]) -> list[str]:
@@ -166,7 +164,7 @@ def test_a_link_that_breaks_at_every_hand_over_does_not_try_for_ever(world: Outb
         world.outbox.send_failed(501, "connection reset", busy=False)
         world.reconnect()
 
-    assert len(world.port.sent) == retry.MAX_ANY_TRIES
+    assert len(world.port.sent) == retry.MAX_REFUSALS
     assert world.state() == [UNANSWERED]
 
 
@@ -337,14 +335,17 @@ def test_acks_of_ids_that_are_not_ours_are_ignored(world: OutboxWorld) -> None:
     assert world.rows() == before
 
 
-def test_relayed_and_then_silent_ends_unconfirmed(world: OutboxWorld) -> None:
+def test_relayed_and_then_silent_goes_again_under_the_same_id(world: OutboxWorld) -> None:
+    """The radio stops repeating at an implicit ACK, and a relay may be where it ended."""
     world.queue("hi")
     world.nak(world.hand_over(), "NONE")
 
     world.run(ACK_TIMEOUT_S + 1)
 
-    assert world.state() == [UNACKED]
-    assert len(world.port.sent) == 1
+    assert world.state() == [put_off("NO_ACK")]
+    world.run(200)
+    world.reconnect()
+    assert world.hand_over() == 501
 
 
 def test_silence_on_tcp_is_answered_by_the_same_id_on_a_fresh_connection(
@@ -354,8 +355,9 @@ def test_silence_on_tcp_is_answered_by_the_same_id_on_a_fresh_connection(
     world.hand_over()
 
     world.run(ACK_TIMEOUT_S + 1)
-    assert (world.port.refreshes, len(world.port.sent)) == (["an id goes on the air again"], 1)
     assert world.state() == [put_off("NO_ACK")]
+    world.run(31)
+    assert (world.port.refreshes, len(world.port.sent)) == (["an id goes on the air again"], 1)
 
     world.reconnect()
     world.ack(world.hand_over())
@@ -363,33 +365,47 @@ def test_silence_on_tcp_is_answered_by_the_same_id_on_a_fresh_connection(
     assert world.tries() == [(501, "handed"), (501, "delivered")]
 
 
-def test_silence_on_tcp_ends_after_three_attempts(world: OutboxWorld) -> None:
-    world.queue("hi")
-    for _ in range(3):
-        world.hand_over(after=3.0)
-        world.run(ACK_TIMEOUT_S + 1)
-        world.reconnect()
+def test_silence_after_three_attempts_holds_the_row(world: OutboxWorld) -> None:
+    world.be_silent(attempts=3)
 
-    world.run(3600)
+    world.run(7200)
 
-    assert world.state() == [UNACKED]
+    assert world.state() == [put_off("NO_ACK")]
+    assert world.row().meta["wait_heard"] is True
     assert [t.packet_id for t in world.port.sent] == [501, 501, 501]
 
 
-def test_silence_on_serial_is_answered_by_one_new_id_at_most(
-    serial_world: OutboxWorld, events: list[EventDict]
-) -> None:
+def test_on_serial_the_radio_is_made_to_forget_the_id_first(serial_world: OutboxWorld) -> None:
     world = serial_world
     world.queue("hi")
     world.hand_over()
-    world.run(ACK_TIMEOUT_S + 1)
-    world.accept()
+    world.run(ACK_TIMEOUT_S + 31)
+    assert (world.port.refreshes, len(world.port.sent)) == (["an id goes on the air again"], 1)
+
+    world.outbox.refreshed()
+
+    assert world.hand_over() == 501
+
+
+def test_on_serial_a_repeat_that_is_swallowed_is_followed_by_one_new_id(
+    serial_world: OutboxWorld, events: list[EventDict]
+) -> None:
+    """What makes the radio forget was read in its source, not measured."""
+    world = serial_world
+    world.queue("hi")
+    world.hand_over()
+    world.run(ACK_TIMEOUT_S + 31)
+    world.outbox.refreshed()
+    world.tick()
+    world.outbox.written(501)
+    world.run(60)
+
+    packet_id = world.accept()
     world.run(3600)
 
-    ids = [t.packet_id for t in world.port.sent]
-    assert ids[0] == 501
-    assert len(set(ids)) == len(ids) == 2
-    assert world.state() == [UNACKED]
+    assert packet_id != 501
+    assert [t.packet_id for t in world.port.sent] == [501, 501, packet_id]
+    assert world.tries()[:2] == [(501, "handed"), (501, "SWALLOWED")]
     assert names(events).count("send_repeated_with_new_id") == 1
 
 
@@ -397,11 +413,15 @@ def test_no_new_id_where_the_operator_allows_none(tmp_path: Path) -> None:
     world = OutboxWorld(tmp_path, kind="serial", max_new_ids=0)
     world.queue("hi")
     world.hand_over()
+    world.run(ACK_TIMEOUT_S + 31)
+    world.outbox.refreshed()
+    world.tick()
+    world.outbox.written(501)
 
     world.run(3600)
 
-    assert world.state() == [UNACKED]
-    assert len(world.port.sent) == 1
+    assert world.state() == [("outbound", "sent", "unconfirmed", "SWALLOWED")]
+    assert {t.packet_id for t in world.port.sent} == {501}
 
 
 def test_the_ack_timer_waits_for_a_link_that_is_down(serial_world: OutboxWorld) -> None:
@@ -449,7 +469,7 @@ def test_a_refusal_for_now_is_tried_again(world: OutboxWorld, result: int) -> No
     world.accept(result)
     assert (world.row().direction, world.row().send_status) == ("queued", "failed")
 
-    world.run(retry.LONGEST_WAIT_S + 1)
+    world.run(retry.DUTY_CYCLE_WAIT_S + 1)
     world.reconnect()
     world.hand_over()
 
@@ -549,14 +569,12 @@ def test_a_nak_that_comes_twice_counts_once(world: OutboxWorld) -> None:
     assert world.rows() == once
 
 
-def test_a_late_nak_of_an_earlier_id_does_not_disturb_the_newer_try(
-    serial_world: OutboxWorld,
-) -> None:
-    world = serial_world
+def test_a_late_nak_of_an_earlier_id_does_not_disturb_the_newer_try(world: OutboxWorld) -> None:
     world.queue("hi")
     first = world.hand_over()
-    world.run(ACK_TIMEOUT_S + 1)
-    world.accept()
+    world.ack(first, error="PKI_UNKNOWN_PUBKEY")
+    world.run(61)
+    assert world.accept() != first
 
     world.nak(first, "MAX_RETRANSMIT")
 
@@ -569,22 +587,23 @@ def test_a_late_ack_makes_a_given_up_row_delivered(world: OutboxWorld) -> None:
         world.nak(world.hand_over(after=3.0), "MAX_RETRANSMIT")
         world.run(121)
         world.reconnect()
-    assert world.state() == [given_up("MAX_RETRANSMIT")]
+    world.run(world.settings.max_held_s + 1)
+    assert world.state() == [given_up("EXPIRED")]
 
     world.ack(501)
 
     assert world.state() == [DELIVERED]
 
 
-def test_an_ack_of_the_first_id_counts_after_a_restart(serial_world: OutboxWorld) -> None:
-    world = serial_world
+def test_an_ack_of_the_first_id_counts_after_a_restart(world: OutboxWorld) -> None:
     world.queue("hi")
-    world.hand_over()
-    world.run(ACK_TIMEOUT_S + 1)
-    world.accept()
+    first = world.hand_over()
+    world.ack(first, error="PKI_UNKNOWN_PUBKEY")
+    world.run(61)
+    assert world.accept() != first
 
     world.restart()
-    world.ack(501)
+    world.ack(first)
 
     assert world.state() == [DELIVERED]
 
@@ -659,7 +678,7 @@ def test_a_clock_set_back_does_not_hold_a_row_for_ever(world: OutboxWorld) -> No
     assert len(world.port.refreshes) == 1
 
     world.restart()
-    world.run(retry.LONGEST_WAIT_S + 1)
+    world.run(retry.DUTY_CYCLE_WAIT_S + 1)
     assert len(world.port.sent) == 1
 
 
@@ -793,7 +812,7 @@ def test_an_ack_timer_that_ended_during_a_restart_is_not_begun_anew(world: Outbo
     for _ in range(3):
         world.clock.advance(ACK_TIMEOUT_S * 0.7)
         world.restart()
-    world.run(30)
+    world.run(70)
 
     assert [text.packet_id for text in world.port.sent] == [501]
     assert world.row().send_attempts == 2

@@ -175,6 +175,16 @@ def test_texts_that_the_radio_kept_have_its_time(world: World) -> None:
     assert world.rows()[0].timestamp == "2026-03-01T10:00:00Z"
 
 
+def test_a_kept_text_has_the_uptime_at_which_the_radio_heard_it(world: World) -> None:
+    """A question asked hours ago is not young because we were away."""
+    then = world.clock.utc() - timedelta(hours=2)
+
+    world.hear("kept", kept=True, rx_time=int(then.timestamp()))
+    world.hear("fresh", packet_id=2, rx_time=int(then.timestamp()))
+
+    assert [row.meta["up_s"] for row in world.rows()] == [12.5 - 7200, 12.5]
+
+
 def test_what_the_disk_refuses_is_kept_in_order_and_written_later(
     world: World, disk: dict[str, Any], events: list[EventDict]
 ) -> None:
@@ -242,7 +252,8 @@ def test_threads_are_bounded_and_known_ones_go_on(tree: NodeTree, events: list[E
 
     assert [p.stem for p in tree.thread_files()] == ["d0000000", "d0000001"]
     assert len(world.rows(tree.dm_thread("!d0000001"))) == 2
-    assert len(reasons(events, "thread_limit_reached")) == 3
+    told = [e for e in events if e["event"] == "thread_limit_reached"]
+    assert [(e["sender"], e["left_out"]) for e in told] == [("!d0000002", 0)]
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "CON", "a/b", "..", " ", "x" * 300, "\x00"])
@@ -298,3 +309,40 @@ def test_any_text_is_recorded_as_it_was(world: World, texts: list[str], first: i
     known = {row.content for row in world.rows()}
     assert set(texts) <= known
     assert len(rows) <= len(texts)
+
+
+def test_what_was_heard_first_stands_first_after_the_disk_refused_it(
+    world: World, disk: dict[str, Any], events: list[EventDict]
+) -> None:
+    world.hear("first", packet_id=1)
+    disk["is_full"] = True
+    world.hear("second", packet_id=2)
+    world.hear("third", packet_id=3)
+    disk["is_full"] = False
+    world.hear("fourth", packet_id=4)
+
+    world.clock.advance(6)
+    world.recorder.tick()
+
+    assert world.contents() == ["first", "second", "third", "fourth"]
+    assert world.recorder.waiting == 0
+
+
+def test_a_long_refusal_is_told_a_few_times_only(
+    world: World, disk: dict[str, Any], events: list[EventDict]
+) -> None:
+    disk["is_full"] = True
+    for n in range(1, 1201):
+        world.hear(f"text {n}", packet_id=n)
+    for _ in range(60):
+        world.clock.advance(6)
+        world.recorder.tick()
+
+    assert world.recorder.waiting == recorder_module.MAX_BACKLOG
+    told = reasons(events, "message_not_written")
+    assert len(told) < 12
+    assert sum(e["dropped"] for e in told) >= 1
+    disk["is_full"] = False
+    world.clock.advance(6)
+    world.recorder.tick()
+    assert len(world.contents()) == recorder_module.MAX_BACKLOG

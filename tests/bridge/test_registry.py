@@ -1,6 +1,6 @@
 """Nodes, sightings and newest facts: little is written, nothing grows without bound."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from meshllm.testing.radio import OWN_NUMBER
 ADA = 0xA11CE001
 ADA_ID = "!a11ce001"
 NOON = "2026-03-01T12:00:00Z"
+NOON_TIME = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class World:
@@ -282,3 +283,63 @@ def test_damaged_and_removed_rows_come_back(world: World, events: list[EventDict
     world.clock.advance(61)
     world.registry.flush()
     assert [n.node_id for n in world.nodes()] == [ADA_ID]
+
+
+# -- a clock that is set -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_times_of_a_clock_that_ran_ahead_give_way_to_the_next_hearing(
+    world: World, is_restarted: bool
+) -> None:
+    world.clock.set_utc(NOON_TIME + timedelta(days=9))
+    world.place(52.0)
+    world.measure(90.0)
+    world.registry.flush(force=True)
+    if is_restarted:
+        world.restart()
+
+    world.clock.set_utc(NOON_TIME)
+    world.place(53.0)
+    world.clock.advance(61)
+    world.registry.flush()
+
+    assert [node.last_seen_at for node in world.nodes()] == [NOON]
+    assert world.latest()[0].position_at == NOON
+    assert [row.observed_at for row in world.sightings()] == ["2026-03-10T12:00:00Z", NOON]
+
+
+def test_once_a_day_holds_again_after_a_clock_was_set_back(world: World) -> None:
+    world.clock.set_utc(NOON_TIME + timedelta(days=9))
+    world.place(52.0)
+    world.clock.set_utc(NOON_TIME)
+    for degrees in (53.0, 54.0, 55.0):
+        world.clock.advance(600)
+        world.place(degrees)
+    world.restart()
+    world.place(56.0)
+
+    assert [row.latitude for row in world.sightings()] == [52.0, 53.0]
+
+
+def test_a_clock_that_was_behind_blocks_nothing_once_it_is_set(world: World) -> None:
+    world.place(51.0)
+    world.clock.set_utc(NOON_TIME - timedelta(days=400))
+    for degrees in (52.0, 53.0):
+        world.place(degrees)
+
+    world.clock.set_utc(NOON_TIME + timedelta(days=2))
+    world.place(54.0)
+    world.clock.advance(61)
+    world.registry.flush()
+
+    assert [row.latitude for row in world.sightings()] == [51.0, 52.0, 54.0]
+    assert world.nodes() == [Node(ADA_ID, "", "", NOON, "2026-03-03T12:00:00Z")]
+
+
+def test_a_radio_whose_clock_runs_ahead_dates_no_node(world: World) -> None:
+    later = int((NOON_TIME + timedelta(days=3)).timestamp())
+    world.registry.adopt(RadioInfo(OWN_NUMBER, nodes=(KnownNode(ADA, "ADA", "Ada", later),)))
+    world.registry.flush()
+
+    assert world.nodes() == [Node(ADA_ID, "ADA", "Ada", NOON, NOON)]

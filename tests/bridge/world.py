@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from meshllm.bridge import retry
 from meshllm.bridge.outbox import Outbox, OutboxSettings
 from meshllm.bridge.tables import Tables
 from meshllm.clock import utc_text
@@ -26,6 +27,7 @@ OWN = "!aaaa0001"
 ADA = "!a11ce001"
 ADA_NUMBER = 0xA11CE001
 STRANGER = 0xB0B00001
+ACK_TIMEOUT_S = retry.ack_timeout_s(2, INFO.preset)
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Port:
 
     sent: list[OutgoingText] = field(default_factory=list)
     refreshes: list[str] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
 
     def send(self, text: OutgoingText) -> None:
         self.sent.append(text)
@@ -41,17 +44,27 @@ class Port:
     def refresh(self, cause: str) -> None:
         self.refreshes.append(cause)
 
+    def ask_user(self, number: int) -> None:
+        self.asked.append(number)
+
 
 class OutboxWorld:
     """One outbox over real files. `restart` is the death of the process at this very moment."""
 
-    def __init__(self, root: Path, *, kind: LinkKind = "tcp", max_new_ids: int = 1) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        kind: LinkKind = "tcp",
+        max_new_ids: int = 1,
+        settings: OutboxSettings | None = None,
+    ) -> None:
         self.tree = Layout(root / "data", root / "data/nodes", root / "prompts").tree("aaaa0001")
         for folder in self.tree.folders():
             folder.mkdir(parents=True, exist_ok=True)
         self.clock = ManualClock()
         self.kind: LinkKind = kind
-        self.settings = OutboxSettings(spacing_s=2.5, max_new_ids=max_new_ids)
+        self.settings = settings or OutboxSettings(max_new_ids=max_new_ids)
         self._ids = itertools.count(501)
         self.port = Port()
         self.outbox = self._make()
@@ -104,6 +117,10 @@ class OutboxWorld:
             self.outbox.scan(self.path(key))
         return [row.message_id for row in rows]
 
+    def append(self, row: Message) -> None:
+        """Put a finished row into its thread."""
+        Table(self.path(row.thread_key), Message).append([row])
+
     def change(self, key: str = ADA, **fields: Any) -> None:
         """Let somebody else change the newest row of a thread."""
         row = self.rows(key)[-1]
@@ -134,7 +151,7 @@ class OutboxWorld:
     def run(self, seconds: float) -> None:
         """Let time pass as the station does: tick whenever the outbox wants to."""
         end = self.clock.monotonic() + seconds
-        for _ in range(500):
+        for _ in range(500 + int(seconds)):
             wait_s = self.outbox.tick()
             left_s = end - self.clock.monotonic()
             if left_s <= 0:
@@ -154,6 +171,30 @@ class OutboxWorld:
         self.tick(after=after)
         assert len(self.port.sent) == before + 1
         return self.accept()
+
+    def run_until_sent(self, limit_s: float = 4000.0) -> int:
+        """Let time pass until one more text is handed over; take it and return its packet id."""
+        before = len(self.port.sent)
+        for _ in range(int(limit_s)):
+            self.tick(after=1.0)
+            if len(self.port.sent) > before:
+                return self.accept()
+        raise AssertionError(f"nothing was sent in {limit_s} s")
+
+    def be_silent(self, *, attempts: int, key: str = ADA) -> None:
+        """Queue a text and let so many attempts end without any ACK."""
+        self.queue("hi", key=key)
+        for _ in range(attempts):
+            self.hand_over(after=3.0)
+            self.run(ACK_TIMEOUT_S + 1)
+            self.run(130)
+            self.reconnect()
+
+    def hear(self, sender: int = ADA_NUMBER, *, hops: int = 0) -> None:
+        """Let a node be heard, weakly."""
+        self.outbox.heard(
+            Envelope(sender, OWN_NUMBER, 9, snr_db=-12.0, hop_start=3, hop_limit=3 - hops)
+        )
 
     def ack(self, packet_id: int, sender: int = ADA_NUMBER, error: str = "NONE") -> None:
         self.outbox.routing(RoutingHeard(Envelope(sender, OWN_NUMBER, 9), packet_id, error))

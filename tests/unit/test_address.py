@@ -50,6 +50,10 @@ def channel(key: str = "Hiking", **meta: Any) -> Message:
         (channel("LongFast"), Destination(BROADCAST, 0, 77)),
         (channel("Nowhere"), "NO_CHANNEL"),
         (channel("Nowhere", channel_index=3), "NO_CHANNEL"),
+        (channel("channel 3", channel_index=3), Destination(BROADCAST, 3, 77)),
+        (channel("channel 3", channel_index=0), "NO_CHANNEL"),
+        (channel("channel 2", channel_index=2), "NO_CHANNEL"),
+        (channel("channel 3"), "NO_CHANNEL"),
     ],
 )
 def test_a_row_goes_where_its_thread_is(row: Message, expected: Destination | str) -> None:

@@ -59,6 +59,18 @@ def test_only_a_plausible_radio_time_dates_a_packet_that_the_radio_kept(
     assert ingest.received_at(envelope(rx_time=rx_time), ARRIVED, kept=kept) == expected
 
 
+@pytest.mark.parametrize(
+    ("minutes_ago", "expected"),
+    [(5, "2026-03-01T11:55:00Z"), (9, "2026-03-01T11:51:00Z"), (12, ARRIVED_CELL)],
+)
+def test_a_radio_kept_nothing_for_longer_than_it_was_alone(minutes_ago: int, expected: str) -> None:
+    heard = envelope(rx_time=unix(ARRIVED - timedelta(minutes=minutes_ago)))
+
+    found = ingest.received_at(heard, ARRIVED, kept=True, longest=timedelta(minutes=8))
+
+    assert found == expected
+
+
 def row_of(heard: TextHeard, info: RadioInfo = INFO) -> Message:
     return ingest.message_row(heard, info, at=ARRIVED_CELL, up_s=12.5, message_id="77")
 

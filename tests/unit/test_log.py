@@ -2,6 +2,8 @@
 
 import io
 import json
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -64,3 +66,44 @@ def test_events_below_the_level_are_left_out() -> None:
     structlog.get_logger().info("question_asked")
 
     assert stream.getvalue() == ""
+
+
+def test_what_a_library_prints_becomes_events_and_stdout_stays_empty(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stream = io.StringIO()
+    logging_setup.configure("debug", role="bridge", stream=stream)
+
+    with logging_setup.contained():
+        print("Warning: half", "a line", end="")  # noqa: T201 - as libraries do
+        print(" and the rest\n\nanother")  # noqa: T201
+
+    assert capsys.readouterr().out == ""
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["text"]) for line in lines] == [
+        ("text_printed", "Warning: half a line and the rest"),
+        ("text_printed", "another"),
+    ]
+
+
+def test_a_thread_that_dies_is_one_event_with_its_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stream = io.StringIO()
+    logging_setup.configure("info", role="bridge", stream=stream)
+
+    def die() -> None:
+        raise ValueError("a bug of a library")
+
+    before = threading.excepthook
+    with logging_setup.contained():
+        for target in (die, sys.exit):
+            thread = threading.Thread(target=target, name="reader")
+            thread.start()
+            thread.join()
+
+    (line,) = (json.loads(text) for text in stream.getvalue().splitlines())
+    assert (line["event"], line["thread"]) == ("thread_died", "reader")
+    assert "a bug of a library" in line["exception"]
+    assert capsys.readouterr().err == ""
+    assert threading.excepthook is before

@@ -1,0 +1,54 @@
+"""Which answers held for people who are away give way. Pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from meshllm.records import Message
+
+REPLACED: Final = "REPLACED"  #: a newer answer to the same question exists
+TOO_MANY: Final = "TOO_MANY_HELD"  #: more answers wait for this person than are kept
+EXPIRED: Final = "EXPIRED"  #: the person was not heard in time
+
+Key = tuple[str, ...]
+
+
+def answer_of(row: Message) -> str:
+    """Name the answer a part belongs to; "more" answers another question from the same prompt."""
+    if row.meta.get("part") is None:
+        return f"{row.message_id} {row.reply_to_id}"
+    return f"{row.meta.get('prompt_id', '')} {row.reply_to_id}"
+
+
+def is_held(row: Message) -> bool:
+    """True for a row that waits until its addressee is heard."""
+    return row.direction == "queued" and bool(row.meta.get("wait_heard"))
+
+
+def giving_way(rows: Sequence[Message], limit: int) -> list[tuple[Message, str]]:
+    """Pick the held rows of one person that end now, with the reason of each.
+
+    `rows` are all outgoing rows of the person's thread in file order; all parts of an answer
+    count as one answer. An older answer gives way only to a newer one to the same question, or
+    beyond `limit`.
+    """
+    newest = _newest_answers(rows)
+    ending: list[tuple[Message, str]] = []
+    kept: dict[str, list[Message]] = {}
+    for row in rows:
+        if not is_held(row):
+            continue
+        if newest.get(row.reply_to_id, answer_of(row)) != answer_of(row):
+            ending.append((row, REPLACED))
+        else:
+            kept.setdefault(answer_of(row), []).append(row)
+    surplus = list(kept.values())[: max(0, len(kept) - limit)]
+    return ending + [(row, TOO_MANY) for rows in surplus for row in rows]
+
+
+def _newest_answers(rows: Iterable[Message]) -> dict[str, str]:
+    """Per question the answer queued last of those that have not been given up."""
+    return {
+        row.reply_to_id: answer_of(row)
+        for row in rows
+        if row.reply_to_id and not (row.direction == "outbound" and row.send_status == "failed")
+    }
