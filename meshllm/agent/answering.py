@@ -115,6 +115,8 @@ class Answering:
     def ask(self, thread: Thread, question: Question) -> tuple[Asked, ChatRequest]:
         """Assemble the prompt from the rows up to the question. Raises TransientError."""
         rows = self._rows(thread)
+        # Rows before it may have gone to the archive since the question was found.
+        question = next((q for q in thread.standing.open if q.key == question.key), question)
         limits = self._limits
         text = question.text[: limits.context_chars]
         if question.row.thread_type == "channel" and text:
@@ -122,7 +124,7 @@ class Answering:
         left = max(0, limits.context_chars - len(text))
         prompt = assemble(
             text,
-            before=history(rows, question.position, max_chars=left),
+            before=history(rows, min(question.position, len(rows)), max_chars=left),
             person=self._people.find(thread.tree, question.row.sender_id),
             limit_bytes=limits.reply_bytes,
         )

@@ -12,6 +12,7 @@ from meshllm.layout import Layout
 from meshllm.llm.base import ChatResult, ProbeResult, ProbeState
 from meshllm.observe import status
 from meshllm.store import atomic
+from meshllm.store.space import DiskSpace
 
 log = structlog.get_logger()
 
@@ -76,13 +77,16 @@ class Health:
 class Heartbeat:
     """Writes agent.json: at once when the model's state changes, else once a minute."""
 
-    def __init__(self, layout: Layout, clock: Clock, *, model: str, modes: atomic.Modes) -> None:
+    def __init__(
+        self, layout: Layout, clock: Clock, *, model: str, modes: atomic.Modes, space: DiskSpace
+    ) -> None:
         self._path = layout.agent_status
+        self._space = space
         self._clock = clock
         self._model = model
         self._modes = modes
         self._due = 0.0
-        self._told: tuple[str, str] | None = None
+        self._told: tuple[str, str, bool] | None = None
         self._has_failed = False
         self._has_swept = False
         self._started_at = utc_text(clock.utc())
@@ -95,7 +99,7 @@ class Heartbeat:
     def beat(self, health: Health, *, waiting: int, is_last: bool = False) -> float:
         """Write when due; return the scaled seconds until the next write is."""
         now = self._clock.monotonic()
-        told = (health.state, health.reason)
+        told = (health.state, health.reason, self._space.has_room)
         if now < self._due and told == self._told and not is_last:
             return self._due - now
         self._due, self._told = now + BEAT_S, told
@@ -125,4 +129,6 @@ class Heartbeat:
             "model": {"state": health.state, "detail": health.detail, "name": self._model},
             "queue": waiting,
             "rates": dict(health.rates),
+            "storage": "ok" if self._space.has_room else "low",
+            "disk_free_mb": self._space.free_mb,
         }

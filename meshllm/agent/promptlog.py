@@ -6,6 +6,7 @@ made from the page, and an answer that was never queued is found here instead of
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -16,11 +17,11 @@ from meshllm.agent import page as pages
 from meshllm.agent.page import Page
 from meshllm.agent.reply import Part
 from meshllm.clock import Clock, parse_utc
-from meshllm.errors import DamagedFileError, StoreWriteError
+from meshllm.errors import DamagedFileError, NotRegularError, StoreWriteError
 from meshllm.layout import Layout
 from meshllm.records import Message, PromptRow
 from meshllm.store import atomic, locks
-from meshllm.store.table import Table
+from meshllm.store.table import Snapshot, Table
 
 log = structlog.get_logger()
 
@@ -80,7 +81,9 @@ class FilePromptLog:
         table = self._layout.prompts_table
         with locks.hold(table, self._lock_timeout_s, mode=self._modes.lock):
             atomic.sweep(self._layout.prompts_dir)
-        snapshot = self._table.read()
+        snapshot: Snapshot[PromptRow] = Snapshot()
+        with suppress(NotRegularError):  # told as damage by the first row; the pages go on
+            snapshot = self._table.read()
         known = {row.prompt_id for row in snapshot.rows}
         oldest = self._clock.utc().timestamp() - RECOVERY_WINDOW_S
         for row in snapshot.rows:

@@ -19,7 +19,6 @@ from meshllm.agent.prompt import Assembled, system_text
 from meshllm.agent.promptlog import FilePromptLog, NoPromptLog, PromptLog
 from meshllm.agent.questions import Question
 from meshllm.agent.reply import CANNOT_ANSWER
-from meshllm.agent.space import DiskSpace
 from meshllm.agent.threads import Thread, ThreadBook
 from meshllm.clock import Clock, Waker
 from meshllm.config import Settings
@@ -27,6 +26,7 @@ from meshllm.errors import TransientError
 from meshllm.layout import Layout
 from meshllm.llm.base import ChatModel, ChatResult, Outcome
 from meshllm.store import atomic
+from meshllm.store.space import DiskSpace
 from meshllm.store.watch import FolderWatch
 
 log = structlog.get_logger()
@@ -58,7 +58,11 @@ class AgentService:
         self._layout = layout
         self._clock = clock
         self._waker = waker
-        self._space = DiskSpace(layout.data_dir, settings.disk_reserve_mb)
+        self._space = DiskSpace(
+            (layout.data_dir, layout.nodes_dir, layout.prompts_dir),
+            settings.disk_reserve_mb,
+            consequence="nothing is asked or queued; every question stays open",
+        )
         self._max_age_s = settings.max_question_age_seconds
         self._poll_s = settings.ai_poll_interval_ms / 1000
         self._prompts: PromptLog = NoPromptLog()
@@ -85,7 +89,7 @@ class AgentService:
         )
         self._health = Health(clock)
         self._heartbeat = Heartbeat(
-            layout, clock, model=settings.ollama_model_instruct, modes=modes
+            layout, clock, model=settings.ollama_model_instruct, modes=modes, space=self._space
         )
         self._worker = ModelWorker(model, waker)
         self._watch = FolderWatch(self._on_change, self._poll_s)
@@ -245,7 +249,7 @@ class AgentService:
 
     def _consider_all(self) -> None:
         waiting = [(t, q) for t in self._book.asking.values() for q in t.standing.open]
-        for thread, question in sorted(waiting, key=lambda item: item[1].row.timestamp):
+        for thread, question in sorted(waiting, key=_turn):
             is_open = question in thread.standing.open
             if is_open and subject(thread, question) not in self._held():
                 self._consider(thread, question)
@@ -334,6 +338,15 @@ class AgentService:
 
     def _remaining(self) -> float:
         return max(0.0, self._wake_at - self._clock.monotonic())
+
+
+def _turn(asked: tuple[Thread, Question]) -> tuple[bool, str]:
+    """Order questions: first where somebody was answered before, then the oldest.
+
+    Ids can be forged by the thousand: a stranger's flood must not keep known people waiting.
+    """
+    thread, question = asked
+    return not thread.standing.last_reply_at, question.row.timestamp
 
 
 def _lists(settings: Settings) -> Lists:

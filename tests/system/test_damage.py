@@ -48,7 +48,7 @@ def test_damaged_thread_is_quarantined_and_goes_on(world: World, damage: str) ->
     assert len(world.answers_heard(ada, after)) == 1
 
 
-def test_emptied_thread_is_begun_again(world: World) -> None:
+def test_emptied_thread_gets_back_what_the_bridge_wrote(world: World) -> None:
     ada = world.newcomer()
     before = ada.say("the one before", to=world.radio)
     world.wait_delivered(ada, before)
@@ -57,7 +57,8 @@ def test_emptied_thread_is_begun_again(world: World) -> None:
     after = ada.say("the one after", to=world.radio)
     world.wait_delivered(ada, after)
 
-    assert [row.reply_to_id for row in world.rows(ada)] == ["", str(after)]
+    assert [row.reply_to_id for row in world.rows(ada)] == ["", str(before), "", str(after)]
+    assert len(world.answers_heard(ada, before)) == 1
 
 
 def test_lock_held_for_too_long_loses_nothing(make_world: MakeWorld) -> None:

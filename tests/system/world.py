@@ -349,7 +349,7 @@ class World:
     def report(self) -> str:
         """Describe the world for a person who looks at a failure."""
         lines = [f"folder {self.folder}"]
-        threads = [path for tree in self.trees for path in tree.thread_files()]
+        threads = [p for tree in self.trees for p in tree.thread_files() if p.is_file()]
         for path in sorted(threads, key=lambda p: p.stat().st_mtime)[-REPORTED_THREADS:]:
             content = path.read_text(encoding="utf-8", errors="backslashreplace")
             lines.append(f"--- {path.relative_to(self.folder)}\n{content[-4000:]}")
