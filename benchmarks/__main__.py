@@ -1,4 +1,7 @@
-"""Command line of the measurements: `python -m benchmarks [PART] [--rounds N] [--write]`."""
+"""Command line of the measurements: `python -m benchmarks [PART] [--rounds N] [--write]`.
+
+`delivery` and `cost` have their own options (`delivery --help`) and page, explanation/delivery.md.
+"""
 
 import argparse
 import shutil
@@ -10,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks import commit, idle, machine, report, roundtrip
+from benchmarks import commit, cost, delivery, history, idle, machine, report, roundtrip, window
 from benchmarks.report import Part
 from benchmarks.world import ROOT, BenchmarkError
 
-_PARTS: Final = ("commit", "roundtrip", "idle")
+_PARTS: Final = ("commit", "roundtrip", "window", "idle", "history")
 
 
 def _parse() -> argparse.Namespace:
@@ -23,6 +26,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="pairs or round trips (default 200, 300)")
     parser.add_argument("--threads", type=int, default=idle.THREADS, help="threads while idle")
     parser.add_argument("--window", type=float, default=idle.WINDOW_S, help="idle seconds")
+    parser.add_argument(
+        "--messages", type=int, default=history.MESSAGES, help="messages of a long history"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "data", help="disk to measure")
     parser.add_argument("--write", action="store_true", help="put the figures into the page")
     return parser.parse_args()
@@ -30,15 +36,21 @@ def _parse() -> argparse.Namespace:
 
 def main() -> int:
     """Measure, print, perhaps write. 1 when the programs did not do what is measured."""
-    options = _parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if sys.argv[1:2] == ["delivery"]:
+        return delivery.main(sys.argv[2:])
+    if sys.argv[1:2] == ["cost"]:
+        return cost.main(sys.argv[2:])
+    options = _parse()
     rounds = {} if options.rounds is None else {"rounds": max(2, options.rounds)}
     measures: dict[str, Callable[[Path], Part]] = {
         "commit": lambda folder: commit.measure(folder, **rounds),
         "roundtrip": lambda folder: roundtrip.measure(folder, **rounds),
+        "window": lambda folder: window.measure(folder, **rounds),
         "idle": lambda folder: idle.measure(
             folder, threads=options.threads, window_s=options.window
         ),
+        "history": lambda folder: history.measure(folder, messages=options.messages, **rounds),
     }
     wanted = _PARTS if options.part == "all" else (options.part,)
     try:
@@ -59,7 +71,7 @@ def main() -> int:
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=parent.resolve()))
     try:
         yield folder
     finally:

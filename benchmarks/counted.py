@@ -1,6 +1,6 @@
 """Runs a script with every fsync and fdatasync noted: `counted.py LOG SCRIPT [ARGUMENT…]`.
 
-Adds a line per call to LOG when the script ends: monotonic seconds since boot, and the name of
+Adds a line per call to LOG when the script ends: monotonic seconds since boot, bytes and name of
 what was flushed. Sees the calls made through `os`, which are all that the program makes. Writes
 nothing before the end, since a file that grows would wait for the disk beside the others.
 """
@@ -20,7 +20,8 @@ def _noted(original: Callable[[int], None]) -> Callable[[int], None]:
     def call(descriptor: int) -> None:
         original(descriptor)
         moment = time.clock_gettime(time.CLOCK_BOOTTIME)
-        _notes.append(f"{moment:.6f} {Path(f'/proc/self/fd/{descriptor}').readlink()}\n")
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        _notes.append(f"{moment:.6f} {os.fstat(descriptor).st_size} {name}\n")
 
     return call
 

@@ -130,13 +130,13 @@ def _flushed(log: Path, start: float, end: float) -> Counter[str]:
     """Count the flushes of a span of time by the role of what was flushed."""
     flushed: Counter[str] = Counter()
     for line in log.read_text().splitlines():
-        moment, _, name = line.partition(" ")
+        moment, _size, name = line.split(" ", 2)
         if start <= float(moment) <= end:
-            flushed[_kind(Path(name))] += 1
+            flushed[kind(Path(name))] += 1
     return flushed
 
 
-def _kind(path: Path) -> str:
+def kind(path: Path) -> str:
     """Name a flushed file by its role."""
     if path.suffix != ".tmp":
         return f"folder {path.name}" if path.name in ("dms", "prompts") else "other folder"

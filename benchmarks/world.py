@@ -56,6 +56,7 @@ class World:
     clock: SystemClock
     model_url: str
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  #: environment of both, over the usual
     _seen: int = 0
     _asked_id: int = 0
 
@@ -129,7 +130,7 @@ def world(folder: Path, *, threads: int, prefilled: int) -> Iterator[World]:
     phone.SPACING_S[Port.TEXT] = 0.0
     clock = SystemClock()
     with ExitStack() as stack:
-        url = stack.enter_context(_model_server())
+        url = stack.enter_context(model_server())
         mesh = stack.enter_context(SimMesh(seed=1, clock=clock, instant_air=True))
         radio = mesh.add_radio("Base Camp", num=rows.OWN_NUMBER)
         folder.mkdir()
@@ -140,13 +141,19 @@ def world(folder: Path, *, threads: int, prefilled: int) -> Iterator[World]:
 
 
 @contextmanager
-def running(world: World, *, counted: Path | None = None) -> Iterator[World]:
-    """Run bridge and agent. With `counted`, their flushes are noted in that file."""
+def running(
+    world: World,
+    *,
+    scripts: Sequence[str] = (BRIDGE, AGENT),
+    counted: Path | None = None,
+    counter: str = "counted.py",
+) -> Iterator[World]:
+    """Run bridge and agent. With `counted`, their flushes are noted in that file by `counter`."""
     with ExitStack() as stack:
-        for script in (BRIDGE, AGENT):
-            wrapper = [str(ROOT / "benchmarks/counted.py"), str(counted)] if counted else []
-            process = _start(world, script, wrapper)
-            stack.callback(_stop, process)
+        for script in scripts:
+            wrapper = [str(ROOT / "benchmarks" / counter), str(counted)] if counted else []
+            process = start(world, script, wrapper)
+            stack.callback(stop, process)
             world.processes[script] = process
         yield world
 
@@ -155,9 +162,8 @@ def wait_ready(world: World) -> float:
     """Wait until the link is up and the agent says so; return the moment."""
     deadline = world.now() + READY_LIMIT_S
     while world.now() < deadline:
-        if (
-            status.read(world.tree.radio_status).get("link_state") == "up"
-            and world.files.agent_status.exists()
+        if status.read(world.tree.radio_status).get("link_state") == "up" and (
+            AGENT not in world.processes or world.files.agent_status.exists()
         ):
             return world.now()
         if any(process.poll() is not None for process in world.processes.values()):
@@ -172,11 +178,12 @@ def busy_cores() -> Iterator[None]:
     with ExitStack() as stack:
         for _ in range(os.cpu_count() or 1):
             process = subprocess.Popen([sys.executable, "-c", _BURNER])
-            stack.callback(_stop, process)
+            stack.callback(stop, process)
         yield
 
 
-def _start(world: World, script: str, wrapper: Sequence[str]) -> subprocess.Popen[bytes]:
+def start(world: World, script: str, wrapper: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start one of the two programs on the world's radio and files."""
     environ = {
         **os.environ,
         "RADIO": f"tcp:{world.radio.address}",
@@ -187,6 +194,7 @@ def _start(world: World, script: str, wrapper: Sequence[str]) -> subprocess.Pope
         "SEND_SPACING_SECONDS": "0",
     }
     environ.pop(TIME_SCALE_VARIABLE, None)
+    environ |= world.settings
     config = ["--config", str(world.folder / "config.yaml")]
     with (world.folder / f"{script}.log").open("ab") as log_file:
         return subprocess.Popen(
@@ -201,9 +209,10 @@ def _start(world: World, script: str, wrapper: Sequence[str]) -> subprocess.Pope
 
 
 @contextmanager
-def _model_server() -> Iterator[str]:
+def model_server(answer: str = _ANSWER) -> Iterator[str]:
+    """Run a model server that answers at once, always the same; its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "meshllm.testing.ollama_server", "--port", "0", "--answer", _ANSWER],
+        [sys.executable, "-m", "meshllm.testing.ollama_server", "--port", "0", "--answer", answer],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
@@ -213,12 +222,13 @@ def _model_server() -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().decode().strip()
     finally:
-        _stop(process)
+        stop(process)
         if process.stdout is not None:
             process.stdout.close()
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a program, by force when it takes too long."""
     process.terminate()
     try:
         process.wait(STOP_LIMIT_S)

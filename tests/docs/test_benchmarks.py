@@ -2,13 +2,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks import delivery_page
 from benchmarks.report import PAGE, Part, figure, for_page, percentile, replace_block
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("machine", "commit", "roundtrip", "idle")
+PARTS = ("machine", "commit", "roundtrip", "window", "idle", "history")
 
 
 def _run(folder: Path, *arguments: str) -> str:
@@ -30,8 +32,14 @@ def _run(folder: Path, *arguments: str) -> str:
     [
         (("commit", "--rounds", "2"), r"flushes called per row .* 2 +≤ 2 +met"),
         (("idle", "--threads", "2", "--window", "0.1"), r"first DM answered.* s"),
+        pytest.param(
+            ("window", "--rounds", "2"),
+            r"callback to flushed row, p99 .* ms",
+            marks=pytest.mark.timeout(60),  # two starts of both, one beside busy cores
+        ),
+        (("history", "--rounds", "2", "--messages", "9000"), r"one thread, median .* ≤ 1.2 times"),
     ],
-    ids=["commit", "idle"],
+    ids=["commit", "idle", "window", "history"],
 )
 def test_a_part_of_the_benchmarks_runs(
     tmp_path: Path, arguments: tuple[str, ...], line: str
@@ -71,3 +79,35 @@ def test_p99_of_few_values_is_the_largest() -> None:
     assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
     assert percentile([float(n) for n in range(1, 101)], 0.99) == 99.0
     assert percentile([float(n) for n in range(1, 101)], 0.5) == 50.0
+
+
+def test_the_page_of_delivery_has_a_block_for_every_table() -> None:
+    page = delivery_page.PAGE.read_text(encoding="utf-8")
+    names = (
+        "delivery-aims",
+        "delivery-means",
+        "delivery-insist",
+        "cost-air",
+        "cost-files",
+        "delivery-cells",
+    )
+
+    for name in names:
+        page = replace_block(page, name, f"[{name}]\n")
+
+    assert re.findall(r"^\[([\w-]+)\]$", page, re.MULTILINE) == list(names)
+
+
+def test_the_plot_is_where_the_page_shows_it() -> None:
+    page = delivery_page.PAGE.read_text(encoding="utf-8")
+
+    assert f"]({delivery_page.PLOT.name})" in page
+    assert ET.parse(delivery_page.PLOT).getroot().tag.endswith("svg")
+
+
+@pytest.mark.timeout(60)
+def test_the_cost_of_an_answer_is_counted(tmp_path: Path) -> None:
+    out = _run(tmp_path, "cost", "--rounds", "1", "--cases", "1", "--scale", "15")
+
+    assert "| 60 bytes to a neighbour | all | 6.0 |" in out
+    assert re.search(r"meshtastic_bridge.py \| 4.0 \| 8.0 \| .* \| thread file 4.0 \|", out), out

@@ -205,7 +205,7 @@ def test_written_keys_of_meta_json_are_on_the_format_page(module: str, function:
 @pytest.mark.parametrize(
     ("heading", "module", "function"),
     [
-        ("radio.json\n", "bridge/station.py", "_status"),
+        ("radio.json\n", "bridge/radio_status.py", "facts"),
         ("agent.json\n", "agent/health.py", "_facts"),
     ],
 )
