@@ -148,7 +148,7 @@ case $command in
   setup) setup_core ;;
   test) run_tests "$@" ;;
   bench) setup_dev && exec "$PY" -m benchmarks "$@" ;;
-  soak) setup_dev && exec "$PY" -m pytest -m slow tests/system "$@" ;;
+  soak) setup_dev && exec "$PY" -m pytest -m slow tests "$@" ;;
   -h | --help | help) usage ;;
   --config | --config=*) start "$command" "$@" ;;
   *) setup_core && exec "$PY" -m meshllm "$command" "$@" ;;

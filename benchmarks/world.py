@@ -192,6 +192,7 @@ def start(world: World, script: str, wrapper: Sequence[str]) -> subprocess.Popen
         "PROMPTS_DIR": str(world.files.prompts_dir),
         "OLLAMA_BASE_URL": world.model_url,
         "SEND_SPACING_SECONDS": "0",
+        "AIRTIME_BUDGET": "0",
     }
     environ.pop(TIME_SCALE_VARIABLE, None)
     environ |= world.settings

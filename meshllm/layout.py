@@ -183,10 +183,12 @@ class Layout:
         """Held by the agent for its life."""
         return self.data_dir / ".agent.lock"
 
-    @property
-    def reserve(self) -> Path:
-        """Ballast of the bridge, on the disk of the threads; given up when that is full."""
-        return self.nodes_dir / ".reserve"
+    def reserve(self, *, same_disk: bool) -> Path:
+        """Ballast of the bridge, on the disk of the threads; given up when that is full.
+
+        In the data folder when that is on the same disk: the trees' folder holds trees alone.
+        """
+        return (self.data_dir if same_disk else self.nodes_dir) / ".reserve"
 
     @property
     def agent_status(self) -> Path:

@@ -11,8 +11,7 @@ from typing import Final
 from meshllm.airtime import PRESETS, airtime_s
 
 HOUR_S: Final = 3600.0
-REST_IDLE: Final = 1.0  #: silence after a text, in lengths of that text, on quiet air
-REST_SLOW: Final = 9.0  #: the same at the slow limit: a tenth of the air at most
+REST_SLOW: Final = 9.0  #: silence after a text, in its lengths, at the slow limit: a tenth for us
 REST_HOLD: Final = 19.0  #: the same beyond the hold limit: a twentieth
 BUSY_LIMIT_S: Final = 300.0  #: air that stays beyond the hold limit longer is this mesh's normal
 FRESH_S: Final = 180.0  #: the radio tells its channel use every minute; older figures mean nothing
@@ -141,19 +140,16 @@ class Manners:
         if not self._sent:
             return 0.0
         last = self._sent[-1]
-        gap_s = max(self._pace.spacing_s, last.airtime_s * self._rest(now))
-        return max(0.0, last.at + gap_s - now)
+        # Spacing 0 is an operator's wish for none; else a text of a slow preset takes longer.
+        least_s = max(self._pace.spacing_s, last.airtime_s) if self._pace.spacing_s else 0.0
+        return max(0.0, last.at + max(least_s, last.airtime_s * self._rest(now)) - now)
 
     def _rest(self, now: float) -> float:
         """Lengths of a text to be silent after it, growing with the airtime that is used."""
         use = self.channel_use(now)
         if use >= self._pace.hold_percent:
             return REST_HOLD
-        share = min(1.0, use / self._pace.slow_percent)
-        if self._pace.budget_s:
-            # Ten people who use up their budgets would take half of the air.
-            share = min(1.0, max(share, self.own_airtime_s(now) / (HOUR_S / (REST_SLOW + 1))))
-        return REST_IDLE + (REST_SLOW - REST_IDLE) * share
+        return REST_SLOW * min(1.0, use / self._pace.slow_percent)
 
     def _busy_left_s(self, now: float) -> float:
         if self._busy_since is None or self.channel_use(now) < self._pace.hold_percent:

@@ -22,7 +22,7 @@ from meshllm.radio.ports import SerialPorts
 from meshllm.store import atomic
 from meshllm.store.atomic import Modes
 from meshllm.store.reserve import Reserve
-from meshllm.store.space import BYTES_PER_MB, DiskSpace
+from meshllm.store.space import BYTES_PER_MB, DiskSpace, is_one_disk
 
 log = structlog.get_logger()
 
@@ -41,7 +41,10 @@ class BridgeService:
         self._waker = waker
         self._owners = Owners()
         self._storage = Storage(
-            Reserve(files.reserve, floor_bytes=settings.disk_reserve_mb * BYTES_PER_MB),
+            Reserve(
+                files.reserve(same_disk=is_one_disk(files.data_dir, files.nodes_dir)),
+                floor_bytes=settings.disk_reserve_mb * BYTES_PER_MB,
+            ),
             DiskSpace(
                 (files.data_dir, files.nodes_dir),
                 settings.disk_reserve_mb,

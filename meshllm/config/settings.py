@@ -228,7 +228,7 @@ class Settings(BaseModel):
     )
     repeat_far_under_new_id: bool = Field(
         default=False,
-        description="also for silent people far away: more get it, one in eight sees it twice",
+        description="also for silent people far away: more get it, one answer in ten comes twice",
     )
     max_held_per_person: int = Field(
         default=3, ge=0, le=100, description="answers kept for a person who is away; 0 = none"
@@ -240,7 +240,7 @@ class Settings(BaseModel):
         description="an answer kept longer than this for a person who is away expires",
     )
     airtime_budget: float = Field(
-        default=180,
+        default=360,
         ge=0,
         le=3600,
         description="seconds of own airtime per hour for one person or channel; 0 = no limit",
@@ -292,7 +292,7 @@ class Settings(BaseModel):
         default=5,
         ge=0.1,
         le=300,
-        description="longest wait for a file's lock; the bridge waits 1 s at most, the agent 0.5 s",
+        description="longest wait for a file's lock; bridge 1 s at most, agent 0.5 s",
     )
     file_mode: Mode = Field(
         default=0o440,

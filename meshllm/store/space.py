@@ -31,6 +31,21 @@ def refusal_of(error: BaseException) -> Refusal:
     return _REFUSALS.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
 
 
+def is_one_disk(one: Path, other: Path) -> bool:
+    """Say whether two folders are on one file system; one that is not there counts as its parent's.
+
+    True where nothing can be found out.
+    """
+    try:
+        return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+    except OSError:
+        return True
+
+
+def _existing(folder: Path) -> Path:
+    return next((path for path in (folder, *folder.parents) if path.exists()), folder)
+
+
 def is_enough(free_mb: int, reserve_mb: int, *, had_room: bool) -> bool:
     """Compare free space with the limit; what was too little must be more to be enough again."""
     slack_mb = 0 if had_room else min(_MOST_SLACK_MB, reserve_mb // _SLACK_SHARE)

@@ -35,7 +35,7 @@ def _run(folder: Path, *arguments: str) -> str:
         pytest.param(
             ("window", "--rounds", "2"),
             r"callback to flushed row, p99 .* ms",
-            marks=pytest.mark.timeout(60),  # two starts of both, one beside busy cores
+            marks=[pytest.mark.slow, pytest.mark.timeout(60)],  # two starts, one beside busy cores
         ),
         (("history", "--rounds", "2", "--messages", "9000"), r"one thread, median .* ≤ 1.2 times"),
     ],
@@ -47,7 +47,8 @@ def test_a_part_of_the_benchmarks_runs(
     assert re.search(line, _run(tmp_path, *arguments))
 
 
-@pytest.mark.timeout(60)  # five starts of both processes, two of them beside busy cores
+@pytest.mark.slow  # five starts of both processes, two of them beside busy cores
+@pytest.mark.timeout(60)
 def test_round_trips_are_timed_and_every_flush_is_counted(tmp_path: Path) -> None:
     out = _run(tmp_path, "roundtrip", "--rounds", "2")
 

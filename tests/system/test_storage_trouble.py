@@ -53,7 +53,7 @@ def test_a_question_heard_on_a_full_disk_is_kept_and_answered_later(
     world.start()
     ada = world.newcomer()
     world.wait_delivered(ada, ada.say("before", to=world.radio))
-    wait_until(world.files.reserve.exists, "the reserve is made")
+    wait_until(world.files.reserve(same_disk=True).exists, "the reserve is made")
 
     def is_low() -> bool:
         disk.fill()  # again and again: replaced files give their space back a little later
@@ -65,11 +65,11 @@ def test_a_question_heard_on_a_full_disk_is_kept_and_answered_later(
     wait_until(lambda: radio_facts(world).get("storage") == "full", "radio.json says it")
     wait_until(lambda: status.read(world.files.agent_status)["storage"] == "low", "agent.json too")
     calls = world.model.calls_about("on a full disk")
-    was_spent = not world.files.reserve.exists()
+    was_spent = not world.files.reserve(same_disk=True).exists()
 
     disk.empty()
     world.wait_delivered(ada, question)
-    wait_until(world.files.reserve.exists, "the reserve is made again")
+    wait_until(world.files.reserve(same_disk=True).exists, "the reserve is made again")
     wait_until(lambda: radio_facts(world).get("storage") == "ok", "radio.json says it")
 
     assert (calls, was_spent) == (0, True)
@@ -87,7 +87,7 @@ def test_a_disk_full_from_the_start_keeps_texts_in_memory(
     world = make_world(settings={"DISK_RESERVE_MB": "0"})
     world.start("bridge")
     world.stop("bridge")
-    world.files.reserve.unlink()
+    world.files.reserve(same_disk=True).unlink()
     disk.fill()
 
     world.launch("bridge")

@@ -41,6 +41,16 @@ def test_two_texts_are_at_least_the_spacing_apart() -> None:
     assert made.wait_s(102.5) == 0.0
 
 
+def test_without_spacing_quiet_air_asks_for_no_rest() -> None:
+    made = manners(spacing_s=0.0)
+    send(made, 100.0)
+    assert made.wait_s(100.0) == 0.0
+
+    measured(made, 100.0, 12.5)
+
+    assert made.wait_s(100.0) == pytest.approx(4.5 * 1.993, abs=0.05)
+
+
 def test_a_slow_preset_rests_as_long_as_it_sent() -> None:
     made = manners()
     made.radio("US", "LONG_SLOW")
