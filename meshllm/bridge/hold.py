@@ -7,6 +7,7 @@ from meshllm.records import Message
 
 REPLACED: Final = "REPLACED"  #: a newer answer to the same question exists
 TOO_MANY: Final = "TOO_MANY_HELD"  #: more answers wait for this person than are kept
+CANCELLED: Final = "CANCELLED"  #: a later reply to the same person names it
 EXPIRED: Final = "EXPIRED"  #: the person was not heard in time
 
 Key = tuple[str, ...]
@@ -17,6 +18,12 @@ def answer_of(row: Message) -> str:
     if row.meta.get("part") is None:
         return f"{row.message_id} {row.reply_to_id}"
     return f"{row.meta.get('prompt_id', '')} {row.reply_to_id}"
+
+
+def cancelled_by(row: Message) -> set[str]:
+    """Message ids that a row cancels; only rows of its own thread are looked for."""
+    named = row.meta.get("cancels")
+    return {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
 
 
 def is_held(row: Message) -> bool:

@@ -286,7 +286,7 @@ class Outbox:
             if now < self._in_flight.deadline:
                 return self._in_flight.deadline - now
             self._no_answer(self._in_flight)
-        self._expire(now)
+        self._end_rows(now)
         if not self._is_up or self._refreshing:
             return self._idle_wait(now)
         self._check_ack_timers(now)
@@ -458,11 +458,14 @@ class Outbox:
         for path, key in self._work.take_overdue(now):
             self._results.silent(path, key)
 
-    def _expire(self, now: float) -> None:
+    def _end_rows(self, now: float) -> None:
+        """Give up what is cancelled or too old; the row on its way to the radio comes later."""
         flying = self._in_flight.key if self._in_flight else None
-        for path, key in self._work.expired(now):
+        ending = [(place, hold.CANCELLED) for place in self._work.cancelled()]
+        ending += [(place, hold.EXPIRED) for place in self._work.expired(now)]
+        for (path, key), reason in ending:
             if key != flying and not self._settling.is_behind(path):
-                self._results.give_up(path, key, None, hold.EXPIRED)
+                self._results.give_up(path, key, None, reason)
 
     def _ack_timeout_s(self, row: Message) -> float:
         return retry.ack_timeout_s(

@@ -19,7 +19,10 @@ IDLE_S: Final = 60.0  #: longest time to look away while nothing is due
 RELEASE_S: Final = 3.0  #: after hearing a person: what they still send comes first
 NOTICE_LIFE_S: Final = 600.0  #: "working on it" is of no use later
 
-_DELIVERED: Final = '"delivered"'  #: spares a JSON parse for every row of every thread
+_CANCELS: Final = '"cancels"'
+_DELIVERED: Final = (
+    '"delivered"'  #: like the one above, spares a JSON parse for every row of every thread
+)
 
 Key = tuple[str, ...]
 
@@ -44,6 +47,7 @@ class _Thread:
     part_states: dict[tuple[str, int], Message] = field(default_factory=dict)
     ack_deadlines: dict[Key, float] = field(default_factory=dict)
     is_known: bool = False  #: something of ours was delivered here
+    cancelled: set[str] = field(default_factory=set)  #: message ids that a reply here cancels
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Work:
             if not row.is_outgoing:
                 continue
             thread.is_known = thread.is_known or _DELIVERED in row.meta_json
+            if _CANCELS in row.meta_json:
+                thread.cancelled |= hold.cancelled_by(row)
             if life.is_queued(row):
                 self._note_queued(thread, row, previous)
                 unfinished.append(row)
@@ -191,6 +197,15 @@ class Work:
             for path, thread in self._threads.items()
             for key, end in thread.expires.items()
             if now >= end
+        ]
+
+    def cancelled(self) -> list[tuple[Path, Key]]:
+        """Name the queued rows that a later reply of the same thread cancels."""
+        return [
+            (path, row.key)
+            for path, thread in self._threads.items()
+            for row in (thread.queued if thread.cancelled else ())
+            if row.message_id in thread.cancelled
         ]
 
     def waits(self, now: float) -> Iterator[float]:

@@ -413,3 +413,38 @@ def test_a_file_that_takes_no_result_does_not_stop_the_other_threads(world: Outb
     world.accept()
     world.run(6)
     assert world.state() == [("outbound", "sent", "relayed", None)]
+
+
+# -- cancelling ------------------------------------------------------------------------------
+
+
+def test_a_reply_ends_the_queued_rows_that_it_names(world: OutboxWorld) -> None:
+    hold(world, "old")
+    world.reconnect()
+    queued = world.queue("one", "two", meta={"prompt_id": "p1"}, reply_to_id="78", scan=False)
+
+    world.queue("stopped", reply_to_id="79", meta={"cancels": ["501", *queued, 7, None]})
+    world.hand_over(after=3.0)
+
+    assert [t.text for t in world.port.sent[3:]] == ["stopped"]
+    assert world.state()[:3] == [given_up("CANCELLED")] * 3
+
+
+def test_a_reply_cancels_nothing_of_another_thread(world: OutboxWorld) -> None:
+    [queued] = world.queue("to Bob", key=BOB, scan=False)
+
+    world.queue("stopped", meta={"cancels": [queued]})
+    world.outbox.scan(world.path(BOB))
+    world.tick()
+
+    assert world.state(BOB) == [QUEUED]
+
+
+def test_what_was_delivered_cannot_be_cancelled(world: OutboxWorld) -> None:
+    world.queue("hi")
+    world.ack(world.hand_over())
+
+    world.queue("stopped", reply_to_id="79", meta={"cancels": ["501"]})
+    world.hand_over(after=3.0)
+
+    assert world.state()[0] == DELIVERED
