@@ -20,7 +20,7 @@ usage: ./run.sh [command]
   setup              make .venv and install what requirements.lock names
   test               format, lint, types, import contracts, tests
   bench              measure; results go to docs/explanation/performance.md
-  soak               the long kill test
+  soak               the long tests: kills, power cuts, floods of forged ids
   config|sim|…       any verb of `python -m meshllm` (see: python -m meshllm --help)
   --help             this text
 

@@ -363,6 +363,7 @@ class Outbox:
         self._in_flight = _InFlight(path, row.key, packet_id, now + WRITE_S, is_repeat)
         self._not_before = now + self._settings.pace.spacing_s
         self._last_answer = hold.answer_of(row)
+        self._work.begun(path, row)
         self._count(row, packet_id, len(life.tries(row)), now)
         self._link.send(
             OutgoingText(

@@ -15,6 +15,7 @@ from meshllm.records import Message
 
 BELIEVED_AGE_S: Final = 48 * 3600.0  #: an older try is a clock that jumped
 KEPT_ACKS_S: Final = 10.0  #: after a restart, for ACKs that the radio kept meanwhile
+MANY_TRIES: Final = 1000  #: remembered with the moment of their hand-over
 IDLE_S: Final = 60.0  #: longest time to look away while nothing is due
 RELEASE_S: Final = 3.0  #: after hearing a person: what they still send comes first
 NOTICE_LIFE_S: Final = 600.0  #: "working on it" is of no use later
@@ -70,6 +71,7 @@ class Work:
         self._max_held_s = max_held_s
         self._threads: dict[Path, _Thread] = {}
         self._packets = 0
+        self._begun: dict[tuple[Path, Key], tuple[int, float]] = {}
 
     def note(
         self, path: Path, rows: Sequence[Message], *, timeout_of: Callable[[Message], float]
@@ -94,7 +96,9 @@ class Work:
                 unfinished.append(row)
             elif life.awaits_ack(row):
                 known = previous.ack_deadlines.get(row.key)
-                thread.ack_deadlines[row.key] = known or self._ack_deadline(row, timeout_of(row))
+                thread.ack_deadlines[row.key] = known or self._ack_deadline(
+                    path, row, timeout_of(row)
+                )
                 unfinished.append(row)
             if row.reply_to_id in answering:
                 part = row.meta.get("part")
@@ -103,6 +107,15 @@ class Work:
         if thread.queued or thread.ack_deadlines:
             self._threads[path] = thread
         return unfinished
+
+    def begun(self, path: Path, row: Message) -> None:
+        """A try of this row, which is not in `row` yet, goes to the radio now.
+
+        The row's own timestamps are whole seconds, and the clock behind them may jump.
+        """
+        if len(self._begun) > MANY_TRIES:
+            self._begun.clear()
+        self._begun[path, row.key] = (len(life.tries(row)) + 1, self._clock.monotonic())
 
     def next_ready(self, pick: Pick) -> tuple[tuple[Path, Message] | None, float]:
         """Find the row that may be sent now, else the seconds until one may be."""
@@ -267,8 +280,11 @@ class Work:
         age = age_s(self._clock, held_at, boot=meta.get("boot"), up_s=meta.get("up_s"))
         return now + self._max_held_s - max(0.0, age or 0.0)
 
-    def _ack_deadline(self, row: Message, limit_s: float) -> float:
+    def _ack_deadline(self, path: Path, row: Message, limit_s: float) -> float:
         history = life.tries(row)
+        tries, begun_at = self._begun.get((path, row.key), (0, 0.0))
+        if tries == len(history):
+            return begun_at + limit_s
         elapsed = age_s(self._clock, history[-1].at) if history else None
         # A clock set backwards or days forward must neither stretch nor cut the wait. One that is
         # over keeps a rest for ACKs the radio held: begun anew, a bridge that restarts often

@@ -804,6 +804,23 @@ def test_on_serial_a_broadcast_never_goes_out_under_a_second_id(serial_world: Ou
     assert len(serial_world.port.sent) == 1
 
 
+def test_an_ack_timer_does_not_go_by_the_whole_seconds_of_the_row(tmp_path: Path) -> None:
+    """At sixty times the speed a second of the wall clock is a minute of the radio's timers."""
+    world = OutboxWorld(tmp_path)
+    world.clock.scale = 60.0
+    world.clock.set_utc(NOON.replace(microsecond=990_000))
+    world.queue("hi")
+    world.tick()
+    world.clock.advance(1.0)
+    world.accept()
+
+    world.run(ACK_TIMEOUT_S - 2.0)
+    assert world.state() == [HANDED]
+    world.run(2.0)
+
+    assert world.state() == [put_off("NO_ACK")]
+
+
 def test_an_ack_timer_that_ended_during_a_restart_is_not_begun_anew(world: OutboxWorld) -> None:
     """A bridge that restarts often would never send again, until the far radio forgot the id."""
     world.queue("hi")
