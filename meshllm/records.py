@@ -241,7 +241,7 @@ class Message(Record):
             return {}
         try:
             parsed = json.loads(self.meta_json)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: thousands of nested braces
             return {}
         return parsed if isinstance(parsed, dict) else {}
 

@@ -108,6 +108,8 @@ def confirm(row: Message, packet_id: int, delivery: Delivery) -> Message | None:
     """
     if not row.is_outgoing or row.send_attempts == 0 or _rank(row) >= _RANK[delivery]:
         return None
+    if row.direction == "outbound" and row.send_status == "failed" and delivery != "delivered":
+        return None  # given up: only the proof that it arrived says otherwise
     marked = _with_result(row, packet_id, delivery)
     changed = marked.with_meta(delivery=delivery, reason=None, due_at=None, wait_heard=None)
     return replace(changed, direction="outbound", send_status="sent")

@@ -69,10 +69,12 @@ class Manners:
     def measured(self, now: float, *, channel_use: float | None, own_use: float | None) -> None:
         """Take in what the radio tells of its air, in percent."""
         if channel_use is not None:
+            is_busy = channel_use >= self._pace.hold_percent
+            if now - self._measured_at > FRESH_S:
+                self._busy_since = None  # another time of busy air
+            self._busy_since = (self._busy_since or now) if is_busy else None
             self._channel_use = channel_use
             self._measured_at = now
-            is_busy = channel_use >= self._pace.hold_percent
-            self._busy_since = (self._busy_since or now) if is_busy else None
         if own_use is not None:
             self._own_use = own_use
 

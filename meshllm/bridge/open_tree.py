@@ -112,6 +112,7 @@ class OpenTree:
         )
         self._slot_names = channels.names_of(status.read(tree.radio_status))
         self._untold: set[int] = set()
+        self.outbox.loading(is_done=not self._unscanned)
         self.outbox.rest(self._newest_age_s())
         log.info("tree_opened", radio=settings.name, node_uid=tree.node_uid)
 
@@ -216,6 +217,7 @@ class OpenTree:
                 self.outbox.scan(path)
             if self._is_recent(path):
                 self.outbox.recall(path)
+        self.outbox.loading(is_done=not self._unscanned)
 
     def _is_recent(self, path: Path) -> bool:
         """Say whether a file may hold texts of the last hour, which count against the limits."""

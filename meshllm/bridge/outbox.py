@@ -39,6 +39,7 @@ log = structlog.get_logger()
 HANDOVER_S: Final = 5.0  #: a queueStatus comes within milliseconds; none by then means unknown
 WRITE_S: Final = 60.0  #: above all deadlines of the link, which reports every hand-over's end
 ACK_GRACE_S: Final = 5.0  #: after connecting the radio first hands out the ACKs that it kept
+MAX_EARLY: Final = 500  #: ACKs kept while files are read; a radio holds at most 100 packets
 CROWD: Final = 20  #: beyond so many queued rows, people who have got answers before go first
 MAX_UNKNOWN: Final = 3  #: hand-overs without any answer before the row is left unconfirmed
 
@@ -146,6 +147,8 @@ class Outbox:
         self._refreshing = False
         self._last_answer = ""
         self._told_hold = ""
+        self._is_loading = False
+        self._too_early: list[RoutingHeard] = []
         self._over_budget: set[Path] = set()  #: threads whose wait is logged
 
     # -- what the station reports --------------------------------------------------------------
@@ -244,16 +247,39 @@ class Outbox:
     def routing(self, heard: RoutingHeard) -> None:
         """Apply an ACK or NAK. Ids that are not ours are ignored: radios report many of those."""
         place = self._ids.place(heard.request_id)
+        if place is None and self._is_loading and len(self._too_early) < MAX_EARLY:
+            self._too_early.append(heard)  # its row may be in a file that is not read yet
         if place is None or self._info is None:
             return
         path, key = place
-        from_self = heard.envelope.sender == self._info.number
+        sender = heard.envelope.sender
+        if not self._results.is_theirs_to_say(path, key, heard.error, sender):
+            log.warning(
+                "routing_ignored",
+                message_id=key[1],
+                error=heard.error,
+                sender=f"!{sender:08x}",
+                reason="neither our radio nor the addressee",
+            )
+            return
         if self._in_flight and self._in_flight.packet_id == heard.request_id:
             self._in_flight = None
         if heard.error != "NONE":
+            from_self = sender == self._info.number
             self._results.failed(path, key, heard.request_id, heard.error, from_self=from_self)
             return
-        self._results.acknowledged(path, key, heard.request_id, sender=heard.envelope.sender)
+        self._results.acknowledged(path, key, heard.request_id, sender=sender)
+
+    def loading(self, *, is_done: bool) -> None:
+        """Say whether thread files of an earlier run are still to be read.
+
+        Until then an ACK that names no known id is kept: the radio hands out at once what it held.
+        """
+        self._is_loading = not is_done
+        if is_done:
+            early, self._too_early = self._too_early, []
+            for heard in early:
+                self.routing(heard)
 
     def answered(self, sender: int, packet_id: int) -> None:
         """Somebody replied or reacted to this id: if it was for them, they have seen it."""
@@ -307,7 +333,10 @@ class Outbox:
         if ready is None or air_wait_s > 0:
             return min(wait_s if ready is None else air_wait_s, self._idle_wait(now))
         path, row = ready
-        self._try(path, row)
+        try:
+            self._try(path, row)
+        except TransientError as error:
+            self._settling.pause(path, error)
         return 0.0 if self._in_flight is None else HANDOVER_S
 
     def status(self) -> QueueState:
@@ -327,7 +356,7 @@ class Outbox:
         if target is None:
             return
         history = life.tries(row)
-        if len(history) >= retry.MAX_REFUSALS:
+        if sum(1 for t in history if t.result is None) >= retry.MAX_REFUSALS:
             # A link that breaks at every hand-over ends here.
             self._results.leave_unanswered(path, row)
             return
@@ -400,7 +429,7 @@ class Outbox:
         return None
 
     def _budget_wait_s(self, path: Path, row: Message) -> float:
-        if self._settling.is_behind(path):
+        if self._settling.is_behind(path) or path in self._unread:
             return STORAGE_RETRY_S
         now = self._clock.monotonic()
         wait_s = self._manners.budget_wait_s(now, self._airtime_s(row), row.thread_key)

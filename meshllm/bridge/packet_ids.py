@@ -22,8 +22,11 @@ class PacketIds:
 
     def remember(self, path: Path, row: Message) -> None:
         """Note all ids of a row, so that an ACK of any of them finds it."""
-        for packet_id in life.packet_ids(row):
-            self._put(packet_id, path, row.key)
+        for past in life.tries(row):
+            self._put(past.packet_id, path, row.key)
+        own = life.own_packet_id(row)
+        if own is not None and own not in self._places:  # one that was sent under it comes first
+            self._put(own, path, row.key)
 
     def place(self, packet_id: int) -> tuple[Path, Key] | None:
         """Return the row that this id was drawn for."""

@@ -101,6 +101,16 @@ class Results:
         if self._settle(path, key, change):
             log.info("send_acknowledged", thread=path.stem, message_id=key[1], delivery=states[-1])
 
+    def is_theirs_to_say(self, path: Path, key: Key, error: str, sender: int) -> bool:
+        """Say whether a routing packet about a row is believed: packet ids are in clear on the air.
+
+        Our own radio tells of everything, the addressee of what arrived, nobody else of anything.
+        """
+        if self._is_self(sender):
+            return True
+        row = self.row(path, key)
+        return row is not None and self.addressee(row) == sender and error not in retry.OWN_ERRORS
+
     def _is_self(self, number: int) -> bool:
         return self._info is not None and self._info.number == number
 

@@ -58,6 +58,8 @@ _PERMANENT: Final = frozenset(
 )
 #: Errors after which the id has not been on the air, so a new id cannot be a second copy.
 NEVER_SENT: Final = frozenset({*_NOT_NOW, "PKI_SEND_FAIL_PUBLIC_KEY"})
+#: What only our own radio can say of a text.
+OWN_ERRORS: Final = NEVER_SENT | {"TOO_LARGE", "NO_INTERFACE", "MAX_RETRANSMIT"}
 _UNSEEN: Final = NEVER_SENT | _FAR_KEY  #: results after which nobody can have seen the text
 
 Action = Literal["again", "hold", "fail", "unconfirmed"]

@@ -46,7 +46,7 @@ class Settling:
         try:
             changed = bool(self._tables.update(path, {key: change}, may_spend=False))
         except TransientError as error:
-            self._refused(path, error)
+            self.pause(path, error)
             return False
         self._told.discard(path)
         return changed
@@ -56,7 +56,7 @@ class Settling:
         try:
             changed = bool(self._tables.update(path, {key: change}))
         except TransientError as error:
-            self._refused(path, error)
+            self.pause(path, error)
             self._unsettled.append((path, key, change))
             return False
         self._told.discard(path)
@@ -88,7 +88,8 @@ class Settling:
     def _pause_s(self, path: Path) -> float:
         return self._pauses.get(path, 0.0) - self._clock.monotonic()
 
-    def _refused(self, path: Path, error: TransientError) -> None:
+    def pause(self, path: Path, error: TransientError) -> None:
+        """Leave a file alone for a while; all of them where the disk itself refuses."""
         now = self._clock.monotonic()
         self._pauses = {p: end for p, end in self._pauses.items() if end > now}
         self._pauses[path] = now + STORAGE_RETRY_S

@@ -251,8 +251,7 @@ class Work:
             known = previous.held.get(row.key)
             is_same = known is not None and known.tries == tries
             thread.held[row.key] = known if known and is_same else _Held(tries, now, self._packets)
-        if row.thread_type == "dm":
-            thread.expires[row.key] = previous.expires.get(row.key) or self._expiry(row, now)
+        thread.expires[row.key] = previous.expires.get(row.key) or self._expiry(row, now)
 
     def _note_due(self, thread: _Thread, row: Message, previous: _Thread) -> None:
         """Turn a wall time into a deadline once: a clock set back must not hold a row for ever."""
@@ -272,7 +271,8 @@ class Work:
         The time of queuing alone is not believed: a clock that is set by days must not end a row.
         """
         if row.meta.get("kind") == "notice":
-            return now + NOTICE_LIFE_S
+            queued_s = age_s(self._clock, row.timestamp) or 0.0
+            return now + NOTICE_LIFE_S - (queued_s if 0 < queued_s <= BELIEVED_AGE_S else 0.0)
         meta = row.meta
         held_at = meta.get("held_at")
         if not isinstance(held_at, str):

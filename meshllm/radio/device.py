@@ -381,11 +381,16 @@ def _describe(interface: Any) -> RadioInfo:
         long_name=packets.name(user.get("longName")),
         firmware=packets.name(getattr(metadata, "firmware_version", "")),
         region=_enum_name(regions, config.region),
-        preset=_enum_name(presets, config.modem_preset) if config.use_preset else "",
+        preset="" if _is_custom_modem(config) else _enum_name(presets, config.modem_preset),
         hop_limit=config.hop_limit or DEFAULT_HOP_LIMIT,
         channels=tuple(_channels(interface)),
         nodes=tuple(_nodes(interface)),
     )
+
+
+def _is_custom_modem(config: Any) -> bool:
+    """Tell settings of one's own from a radio that told none: those have a bandwidth."""
+    return not config.use_preset and bool(config.bandwidth or config.spread_factor)
 
 
 def _enum_name(enum: Any, value: int) -> str:

@@ -323,6 +323,68 @@ def test_an_implicit_ack_is_not_delivery(world: OutboxWorld) -> None:
     assert world.state() == [DELIVERED]
 
 
+@pytest.mark.parametrize("error", ["NONE", "NOT_AUTHORIZED", "PKI_SEND_FAIL_PUBLIC_KEY"])
+@pytest.mark.parametrize("key", [ADA, "Hiking"])
+def test_what_a_third_node_says_of_our_text_changes_nothing(
+    world: OutboxWorld, error: str, key: str
+) -> None:
+    """Packet ids are in clear on the air: anybody could end or multiply our texts."""
+    world.queue("hi", key=key)
+    packet_id = world.hand_over()
+    before = world.rows(key)
+
+    world.ack(packet_id, sender=0xBAD0BAD0, error=error)
+
+    assert world.rows(key) == before
+
+
+def test_the_addressee_cannot_say_what_only_our_radio_knows(world: OutboxWorld) -> None:
+    world.queue("hi")
+    packet_id = world.hand_over()
+
+    world.ack(packet_id, error="RATE_LIMIT_EXCEEDED")
+
+    assert world.state() == [HANDED]
+
+
+def test_an_ack_that_comes_before_its_file_is_read_counts(world: OutboxWorld) -> None:
+    """After a restart the radio hands out at once what it kept."""
+    world.queue("hi")
+    packet_id = world.hand_over()
+    path = world.path()
+    world.port = type(world.port)()
+    world.outbox = world._make()
+    world.outbox.loading(is_done=False)
+    world.outbox.link_up(INFO)
+
+    world.ack(packet_id)
+    world.outbox.scan(path)
+    world.outbox.loading(is_done=True)
+
+    assert world.state() == [DELIVERED]
+
+
+def test_a_late_implicit_ack_does_not_revive_a_row_that_was_given_up(world: OutboxWorld) -> None:
+    world.queue("hi")
+    packet_id = world.hand_over()
+    world.nak(packet_id, "TOO_LARGE")
+    assert world.state() == [given_up("TOO_LARGE")]
+
+    world.nak(packet_id, "NONE")
+
+    assert world.state() == [given_up("TOO_LARGE")]
+
+
+def test_an_unsent_row_does_not_take_the_ack_of_one_that_was_sent(world: OutboxWorld) -> None:
+    world.queue("to Ada", message_id="9")
+    packet_id = world.hand_over()
+    world.queue("to Bob", key="!b0b00001", message_id="9")
+
+    world.ack(packet_id)
+
+    assert world.state() == [DELIVERED]
+
+
 def test_acks_of_ids_that_are_not_ours_are_ignored(world: OutboxWorld) -> None:
     world.queue("hi")
     before = world.rows()

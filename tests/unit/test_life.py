@@ -65,7 +65,7 @@ handed      | -         | -       | relayed | delivered | put off | given up | u
 relayed     | -         | -       | -       | delivered | put off | given up | unconfirmed
 unconfirmed | -         | -       | relayed | delivered | put off | given up | unconfirmed
 delivered   | -         | -       | -       | -         | -       | -        | -
-given up    | -         | handed  | relayed | delivered | put off | given up | unconfirmed
+given up    | -         | handed  | -       | delivered | put off | given up | unconfirmed
 """
 CASES = [
     (cells[0], step, wanted)
