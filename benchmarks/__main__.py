@@ -13,11 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks import commit, cost, delivery, history, idle, machine, report, roundtrip, window
+from benchmarks import (
+    answers,
+    commit,
+    cost,
+    crowd,
+    delivery,
+    history,
+    idle,
+    machine,
+    prompt,
+    report,
+    roundtrip,
+    window,
+)
 from benchmarks.report import Part
 from benchmarks.world import ROOT, BenchmarkError
+from meshllm.config import Settings
 
-_PARTS: Final = ("commit", "roundtrip", "window", "idle", "history")
+_PARTS: Final = ("commit", "roundtrip", "window", "idle", "history", "prompt", "answers", "crowd")
 
 
 def _parse() -> argparse.Namespace:
@@ -28,6 +42,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--window", type=float, default=idle.WINDOW_S, help="idle seconds")
     parser.add_argument(
         "--messages", type=int, default=history.MESSAGES, help="messages of a long history"
+    )
+    parser.add_argument("--ollama", default="", metavar="URL", help="server that `prompt` times")
+    parser.add_argument(
+        "--model", default=Settings().ollama_model_instruct, help="model on that server"
     )
     parser.add_argument("--folder", type=Path, default=ROOT / "data", help="disk to measure")
     parser.add_argument("--write", action="store_true", help="put the figures into the page")
@@ -44,6 +62,8 @@ def main() -> int:
     options = _parse()
     rounds = {} if options.rounds is None else {"rounds": max(2, options.rounds)}
     measures: dict[str, Callable[[Path], Part]] = {
+        "answers": answers.measure,
+        "crowd": crowd.measure,
         "commit": lambda folder: commit.measure(folder, **rounds),
         "roundtrip": lambda folder: roundtrip.measure(folder, **rounds),
         "window": lambda folder: window.measure(folder, **rounds),
@@ -51,6 +71,7 @@ def main() -> int:
             folder, threads=options.threads, window_s=options.window
         ),
         "history": lambda folder: history.measure(folder, messages=options.messages, **rounds),
+        "prompt": lambda folder: prompt.measure(folder, url=options.ollama, model=options.model),
     }
     wanted = _PARTS if options.part == "all" else (options.part,)
     try:

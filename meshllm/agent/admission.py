@@ -4,7 +4,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshllm.agent.bots import bot_reason
-from meshllm.agent.policy import Claim, Copy, Lists, claim, election, is_closed
+from meshllm.agent.policy import (
+    DOWNGRADE,
+    INTERNET,
+    Claim,
+    Copy,
+    Manners,
+    came_over_internet,
+    claim,
+    election,
+    is_closed,
+    is_downgraded,
+    rest_of_hour,
+)
 from meshllm.agent.promptlog import Call, PromptLog, question_key
 from meshllm.agent.questions import Question, rank
 from meshllm.agent.threads import Thread, ThreadBook
@@ -14,6 +26,8 @@ from meshllm.layout import NodeTree
 from meshllm.records import Message, Node
 from meshllm.store.table import Table
 
+#: How many answers of commands an hour may bring for each one of the model that it may bring.
+COMMANDS_PER_ANSWER: Final = 2
 MAX_FIRST_SEEN: Final = 1000  #: channel questions whose first sight is remembered
 
 
@@ -51,27 +65,50 @@ class Admission:
         people: People,
         log: PromptLog,
         clock: Clock,
-        *,
-        lists: Lists,
-        cooldown_s: float,
+        manners: Manners,
     ) -> None:
         self._book = book
         self._people = people
         self._log = log
         self._clock = clock
-        self._lists = lists
-        self._cooldown_s = cooldown_s
+        self._manners = manners
+        self._lists = manners.lists
         self._first_seen: dict[tuple[object, ...], float] = {}
 
     def refusal(self, thread: Thread, question: Question) -> str:
         """Return why this text is never answered, "" when it is."""
-        row = question.row
-        machine = bot_reason(question, thread.rows or ())
-        if machine:
-            return machine
-        needs_name = row.thread_type == "dm" and self._lists.needs_names()
+        row, rows = question.row, thread.rows or ()
+        needs_name = self._lists.needs_names()
         person = self._people.find(thread.tree, row.sender_id) if needs_name else None
-        return self._lists.refusal(row, person)
+        listed = self._lists.refusal(row, person, channel_file=thread.path.stem)
+        if listed:
+            return listed
+        if not self._manners.answers_internet and came_over_internet(row):
+            return INTERNET
+        if self._manners.refuses_downgraded and is_downgraded(row, rows[: question.position]):
+            return DOWNGRADE
+        return bot_reason(question, rows)
+
+    def is_flagged(self, thread: Thread, question: Question) -> bool:
+        """Say whether a person who used a key of their own before now came without it."""
+        return is_downgraded(question.row, (thread.rows or ())[: question.position])
+
+    def rest_s(self, thread: Thread, question: Question) -> float:
+        """Scaled seconds until the limit of an hour lets this person have an answer; 0: now."""
+        if not self._manners.answers_an_hour:
+            return 0.0
+        self._book.look_up(question.row.sender_id)
+        is_command = question.key in thread.standing.commands
+        limit = self._manners.answers_an_hour * (COMMANDS_PER_ANSWER if is_command else 1)
+        return rest_of_hour(self._ages_of_answers(question.row.sender_id, is_command), limit)
+
+    def _ages_of_answers(self, person: str, is_command: bool) -> list[float]:
+        return [
+            age_s
+            for _, answer in self._book.answers()
+            if answer.person == person and answer.is_command == is_command
+            for age_s in [self._book.answer_age_s(answer)]
+        ]
 
     def election(self, thread: Thread, question: Question) -> Obstacle | None:
         """Say whether another radio of ours answers this, or may yet turn out to."""
@@ -111,6 +148,6 @@ class Admission:
     def cooldown(self, thread: Thread) -> Obstacle | None:
         """Say how long this thread must rest after its last reply."""
         since_s = wall_age_s(self._clock, thread.standing.last_reply_at)
-        if since_s is None or since_s < 0 or since_s >= self._cooldown_s:
+        if since_s is None or since_s < 0 or since_s >= self._manners.cooldown_s:
             return None  # a reply from the future: the clock was set back, and nothing is known
-        return Obstacle("cooldown", self._cooldown_s - since_s, is_deferral=True)
+        return Obstacle("cooldown", self._manners.cooldown_s - since_s, is_deferral=True)

@@ -5,41 +5,54 @@ It is kept and repeated until it is, so storage trouble costs no second model ca
 """
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 
-from meshllm.agent.admission import People
-from meshllm.agent.context import history, named
+from meshllm.agent.context import Reach, last_prompt_id, named, one_line, story
+from meshllm.agent.meshfacts import MeshFacts
 from meshllm.agent.notices import OFFLINE, notice_row, offline_text
+from meshllm.agent.optouts import OptOuts
 from meshllm.agent.page import Page
+from meshllm.agent.participants import Participants
 from meshllm.agent.policy import Backoff
 from meshllm.agent.prompt import Assembled, assemble
 from meshllm.agent.promptlog import Call, PromptLog, question_key
 from meshllm.agent.questions import Question
 from meshllm.agent.reply import (
     CANNOT_ANSWER,
+    NO_ANSWER,
     Part,
     budget_bytes,
     compose,
     fresh_ids,
+    judge,
     packet_id,
     reply_rows,
 )
 from meshllm.agent.threads import Thread, ThreadBook
+from meshllm.agent.tokens import prompt_room
 from meshllm.clock import Clock, utc_text
 from meshllm.errors import TransientError
-from meshllm.llm.base import ChatMessage, ChatRequest, ChatResult, Outcome
+from meshllm.llm.base import (
+    THOUGHT_TOKENS,
+    ChatMessage,
+    ChatRequest,
+    ChatResult,
+    Outcome,
+    answer_tokens,
+)
 from meshllm.records import Message, PromptRow, compact_json
 
 log = structlog.get_logger()
 
 MAX_CALLS: Final = 3  #: model calls that one question may cost before it gets an honest no
-BYTES_PER_TOKEN: Final = 2  #: low on purpose: the byte budget ends an answer, not the token count
+MAX_FIGURES: Final = 5  #: of an answer's figures, named in the log
+MAX_EMPTY_CALLS: Final = 2  #: the same for a model that says nothing: it was up, and is tired
 #: A call that ended so has cost the model its time; the others never reached it.
-ATTEMPTS: Final = frozenset({Outcome.TIMEOUT, Outcome.BROKEN, Outcome.PARTIAL})
+ATTEMPTS: Final = frozenset({Outcome.TIMEOUT, Outcome.BROKEN, Outcome.PARTIAL, Outcome.EMPTY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,7 @@ class Limits:
 
     model: str
     context_chars: int
+    context_tokens: int  #: the model's whole window, answer included
     message_chars: int
     reply_parts: int
     keep_s: float  #: how long a question is kept
@@ -76,6 +90,8 @@ class Asked:
     prompt_id: str
     prompt: Assembled
     rows: int  #: rows of the thread before the question
+    reach: Reach
+    mesh: MeshFacts | None = None  #: what an answer about the mesh must keep to
 
 
 @dataclass(slots=True)
@@ -90,6 +106,7 @@ class Delivery:
     prompt_id: str = ""
     backoff: Backoff = field(default_factory=Backoff)
     is_recorded: bool = False
+    command: str = ""  #: name of the command that is answered, "" for the model's answers
 
 
 class Answering:
@@ -98,7 +115,6 @@ class Answering:
     def __init__(
         self,
         book: ThreadBook,
-        people: People,
         prompts: PromptLog,
         clock: Clock,
         *,
@@ -106,41 +122,69 @@ class Answering:
         ids: Ids,
     ) -> None:
         self._book = book
-        self._people = people
         self._prompts = prompts
         self._clock = clock
         self._limits = limits
         self._ids = ids
+        self._participants = Participants()
+        self._opt_outs = OptOuts()
 
-    def ask(self, thread: Thread, question: Question) -> tuple[Asked, ChatRequest]:
-        """Assemble the prompt from the rows up to the question. Raises TransientError."""
+    def ask(
+        self,
+        thread: Thread,
+        question: Question,
+        *,
+        facts: str = "",
+        passages: str = "",
+        thought_tokens: int = 0,
+    ) -> tuple[Asked, ChatRequest]:
+        """Continue the thread's conversation with a question. Raises TransientError.
+
+        `facts` about the mesh and `passages` of the library go into the last message;
+        `thought_tokens` are kept free in the window for reasoning.
+        """
         rows = self._rows(thread)
         # Rows before it may have gone to the archive since the question was found.
         question = next((q for q in thread.standing.open if q.key == question.key), question)
         limits = self._limits
-        text = question.text[: limits.context_chars]
-        if question.row.thread_type == "channel" and text:
-            text = named(question.row, text)
-        left = max(0, limits.context_chars - len(text))
+        num_predict = answer_tokens(limits.reply_bytes)
+        source = question.row
+        name = (thread.tree.node_uid, source.thread_type, source.thread_key)
+        told = story(rows, question.position, self._prompts.sent(last_prompt_id(rows), name))
+        text = one_line(question.text)
         prompt = assemble(
-            text,
-            before=history(rows, min(question.position, len(rows)), max_chars=left),
-            person=self._people.find(thread.tree, question.row.sender_id),
+            named(source, text) if source.thread_type == "channel" and text else text,
+            before=told.turns,
+            burst=told.burst,
+            details=self._participants.describe(
+                thread.tree, source, told.speakers, self._clock.utc()
+            ),
             limit_bytes=limits.reply_bytes,
+            room=prompt_room(
+                max_chars=limits.context_chars,
+                context_tokens=limits.context_tokens,
+                num_predict=num_predict + thought_tokens,
+            ),
+            facts=facts,
+            passages=passages,
         )
-        asked = Asked(thread, question, self._ids.prompt(), prompt, question.position)
+        asked = Asked(thread, question, self._ids.prompt(), prompt, question.position, told.reach)
         request = ChatRequest(
             model=limits.model,
             messages=messages_of(prompt),
-            num_predict=limits.reply_bytes // BYTES_PER_TOKEN + 1,
+            num_predict=num_predict,
             budget_bytes=limits.reply_bytes,
+            part_bytes=budget_bytes(max_parts=1, max_chars=limits.message_chars),
+            thought_tokens=THOUGHT_TOKENS,
             deadline_s=limits.deadline_s,
         )
         return asked, request
 
     def reply(self, asked: Asked, result: ChatResult, text: str) -> Delivery:
         """Turn an answer into its page and rows. Raises TransientError."""
-        parts = self._compose(asked.thread, text)
+        borne_out, result = _borne_out(asked, text, result)
+        said = _judged(asked, text) if borne_out == text else borne_out
+        parts = self._compose(asked.thread, said)
         source = asked.question.row
         rows = self._reply_rows(asked.thread, source, parts, asked.prompt_id)
         page = self._page(asked, result, parts)
@@ -157,16 +201,36 @@ class Answering:
         delivery.prompt_id = asked.prompt_id
         return delivery
 
+    def retry(self, asked: Asked, result: ChatResult) -> Delivery:
+        """Turn a call that brought nothing into its page; at the last try, into an honest line.
+
+        The model is there, so nobody is told of trouble, and the question is asked once more.
+        Raises TransientError.
+        """
+        is_empty = result.outcome is Outcome.EMPTY
+        limit = MAX_EMPTY_CALLS if is_empty else MAX_CALLS
+        if self._attempts(asked.thread, asked.question) + _counts(result) >= limit:
+            return self.reply(asked, result, NO_ANSWER if is_empty else CANNOT_ANSWER)
+        page = self._page(asked, result, ())
+        return Delivery(
+            asked.thread, asked.question, "record", page=page, prompt_id=asked.prompt_id
+        )
+
     def notice(self, thread: Thread, question: Question, reason: str) -> Delivery:
         """Say once that the model is away; nothing where that was said. Raises TransientError."""
-        if self.is_noticed(thread, question):
-            return Delivery(thread, question, "record")
         age_s = self._book.age_s(question) or 0.0
+        text = offline_text(reason, max(0.0, self._limits.keep_s - age_s))
+        return self.notify(thread, question, OFFLINE, text)
+
+    def notify(self, thread: Thread, question: Question, kind: str, text: str) -> Delivery:
+        """Tell a person something about a question, once a kind. Raises TransientError."""
+        if self.is_noticed(thread, question, kind):
+            return Delivery(thread, question, "record")
         taken = {row.message_id for row in self._rows(thread)}
         row = notice_row(
             question.row,
-            kind=OFFLINE,
-            content=offline_text(reason, max(0.0, self._limits.keep_s - age_s)),
+            kind=kind,
+            content=text,
             message_id=fresh_ids(1, taken, self._ids.message)[0],
             own_id=self._book.own_id(thread.tree),
             now=self._now(),
@@ -179,20 +243,38 @@ class Answering:
         log.info("answer_recovered", prompt_id=call.prompt_id, **_names(thread, question))
         return Delivery(thread, question, "reply", rows, prompt_id=call.prompt_id)
 
-    def refusal(self, thread: Thread, question: Question) -> Delivery:
-        """Close a question that has cost its share of calls. Raises TransientError."""
-        parts = self._compose(thread, CANNOT_ANSWER)
+    def refusal(self, thread: Thread, question: Question, text: str = CANNOT_ANSWER) -> Delivery:
+        """Close a question with a line of ours, without the model. Raises TransientError."""
+        parts = self._compose(thread, text)
         return Delivery(
             thread, question, "reply", self._reply_rows(thread, question.row, parts, "")
         )
+
+    def commanded(
+        self,
+        thread: Thread,
+        question: Question,
+        text: str,
+        *,
+        command: str,
+        cancels: Sequence[str] = (),
+    ) -> Delivery:
+        """Queue what a command says; no model call, so nothing is logged. Raises TransientError."""
+        parts = self._compose(thread, text)
+        first, *others = (
+            row.with_meta(command=command)
+            for row in self._reply_rows(thread, question.row, parts, "")
+        )
+        rows = (first.with_meta(cancels=list(cancels) or None), *others)
+        return Delivery(thread, question, "reply", rows, command=command)
 
     def has_used_up_calls(self, thread: Thread, question: Question) -> bool:
         """Say whether a question may cost no further call."""
         return self._attempts(thread, question) >= MAX_CALLS
 
-    def is_noticed(self, thread: Thread, question: Question) -> bool:
-        """Say whether the person was told that the model is away."""
-        return (*question.key, OFFLINE) in thread.standing.noticed
+    def is_noticed(self, thread: Thread, question: Question, kind: str = OFFLINE) -> bool:
+        """Say whether the person was told that the model is away, or another kind of notice."""
+        return (*question.key, kind) in thread.standing.noticed
 
     def commit(self, delivery: Delivery) -> bool:
         """Make it durable: page, row, then all thread rows in one commit.
@@ -217,7 +299,10 @@ class Answering:
         if delivery.question.key not in standing.waiting:
             return False
         if delivery.kind == "notice":
-            return (*delivery.question.key, OFFLINE) not in standing.noticed
+            kind = str(delivery.rows[0].meta.get("notice", ""))
+            is_told = (*delivery.question.key, kind) in standing.noticed
+            person = delivery.question.row.sender_id
+            return not is_told and not self._opt_outs.wants_silence(delivery.thread, rows, person)
         ids = {row.message_id for row in rows if row.is_outgoing}
         return not ids.intersection(row.message_id for row in delivery.rows)
 
@@ -266,7 +351,7 @@ class Answering:
             prompt_tps=result.prompt_tps,
             eval_tps=result.eval_tps,
             duration_ms=result.duration_ms,
-            meta_json=compact_json(_call_facts(source, result, queued)),
+            meta_json=compact_json(_call_facts(source, result, queued) | _replay_facts(asked)),
         )
         note = (
             f"{len(asked.prompt.turns) - 1} turns of history out of {asked.rows} rows before the "
@@ -279,6 +364,34 @@ def messages_of(prompt: Assembled) -> tuple[ChatMessage, ...]:
     """Render a prompt as the model's messages."""
     turns = (ChatMessage(turn.role, turn.text) for turn in prompt.turns)
     return (ChatMessage("system", prompt.system), *turns)
+
+
+def _borne_out(asked: Asked, text: str, result: ChatResult) -> tuple[str, ChatResult]:
+    """Put the facts themselves where an answer about the mesh has figures that nobody measured.
+
+    The page keeps what the model said; the reason goes with it.
+    """
+    figures = asked.mesh.invented(text) if asked.mesh is not None and result.usable else ()
+    if asked.mesh is None or not figures:
+        return text, result
+    log.warning(
+        "answer_replaced_by_facts",
+        prompt_id=asked.prompt_id,
+        figures=list(figures[:MAX_FIGURES]),
+        **_names(asked.thread, asked.question),
+    )
+    reason = f"replaced by the mesh facts; not in them: {', '.join(figures[:MAX_FIGURES])}"
+    return asked.mesh.told, replace(result, error=reason)
+
+
+def _judged(asked: Asked, answer: str) -> str:
+    """Clean an answer; what is none gives way to an honest line, and the log says why."""
+    question = asked.question.text
+    judged = judge(answer, question=question, system_text=asked.prompt.system)
+    if judged.fault:
+        names = _names(asked.thread, asked.question)
+        log.warning("answer_faulty", fault=judged.fault, prompt_id=asked.prompt_id, **names)
+    return judged.text
 
 
 def _counts(result: ChatResult) -> bool:
@@ -298,6 +411,15 @@ def _call_facts(
         "raw": dict(result.raw),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _replay_facts(asked: Asked) -> dict[str, object]:
+    """Say what the next prompt of the thread needs to continue this one."""
+    return {
+        "asked_chars": len(asked.prompt.asked),
+        "heard": list(asked.reach.heard),
+        "seen": list(asked.reach.seen),
+    }
 
 
 def _names(thread: Thread, question: Question) -> dict[str, str]:

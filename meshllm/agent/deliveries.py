@@ -61,7 +61,14 @@ class Deliveries:
                 **names,
             )
             return False
-        if was_queued:
+        if was_queued and delivery.command:
+            log.info(
+                "command_answered",
+                command=delivery.command,
+                reply_ids=[row.message_id for row in delivery.rows],
+                **names,
+            )
+        elif was_queued:
             log.info(
                 "notice_queued" if delivery.kind == "notice" else "reply_queued",
                 reply_ids=[row.message_id for row in delivery.rows],

@@ -1,31 +1,57 @@
 """What is known of the model: state, when to try again, rates; and agent.json, which tells it."""
 
 import os
+from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 import structlog
 
-from meshllm.agent.policy import Backoff
-from meshllm.clock import Clock, utc_text, wall_age_s
+from meshllm.agent.pace import Paces
+from meshllm.clock import Clock, utc_in, utc_text, wall_age_s
 from meshllm.errors import TransientError
 from meshllm.layout import Layout
-from meshllm.llm.base import ChatResult, ProbeResult, ProbeState
+from meshllm.llm.base import ChatResult, ProbeResult, ProbeState, ServerState
+from meshllm.llm.breaker import Breaker
 from meshllm.observe import status
 from meshllm.store import atomic
 from meshllm.store.space import DiskSpace
 
 log = structlog.get_logger()
 
+BETTER_S: Final = 30.0  #: scaled seconds between two looks at an address that should come back
 BEAT_S: Final = 60.0  #: least scaled seconds between two writes of agent.json without news
-ModelState = Literal["unknown", "ready", "offline"]
+#: Reasons that have cost a call's time; a model that keeps giving them is left alone for longer.
+COSTLY: Final = frozenset({"timeout", "broken", "partial"})
+ModelState = Literal["unknown", "ready", "offline", "resting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a person may be told of the model and of waiting for it."""
+
+    model: str
+    state: ModelState
+    reason: str  #: outcome that took it away, "" while it is there
+    queue: int  #: questions that wait or are being answered
+    next_answer_s: float | None  #: scaled; for a question asked now; None while nobody knows
+    retry_in_s: float | None  #: scaled; while it is away
 
 
 class Health:
-    """State of the model, derived from calls and probes."""
+    """State of the model, derived from calls and probes.
 
-    def __init__(self, clock: Clock) -> None:
+    A failed call or probe takes it away: no question goes there until a pause is over, a probe
+    has found it, and one question has been answered as a trial. Pauses grow with each failure;
+    after failures that cost the model's time (`resting`) nothing is asked of it, not even a probe.
+    """
+
+    def __init__(self, clock: Clock, *, model: str = "") -> None:
         self._clock = clock
-        self._backoff = Backoff()
+        self._breaker = Breaker()
+        self._better_due = 0.0  #: monotonic; when to look again for an address that comes first
+        self.model = model
+        self.paces = Paces()
+        self.servers: tuple[ServerState, ...] = ()
         self._is_tried = False  #: offline, but the last probe found it: one call may try
         self.state: ModelState = "unknown"
         self.reason = ""  #: outcome of the failed call or probe
@@ -35,42 +61,94 @@ class Health:
     @property
     def may_call(self) -> bool:
         """True unless the model is known to be away."""
-        return self.state != "offline" or self._is_tried
+        return self.state in {"unknown", "ready"} or self._is_tried
 
     def probe_due_in(self, now: float) -> float | None:
         """Scaled seconds until the next look; None when none is wanted."""
-        if self.may_call:
-            return None
-        return max(0.0, self._backoff.due - now)
+        if not self.may_call:
+            return max(0.0, self._breaker.due - now)
+        return max(0.0, self._better_due - now) if self.is_second_best else None
+
+    @property
+    def is_second_best(self) -> bool:
+        """True while an address is used that is not the first one."""
+        return bool(self.servers) and not self.servers[0].is_used
+
+    @property
+    def server(self) -> str:
+        """Address that the next call goes to, "" before anything is known."""
+        return next((server.address for server in self.servers if server.is_used), "")
+
+    def call_s(self, prompt_bytes: float | None = None, *, model: str = "") -> float | None:
+        """Scaled seconds that a call will take by the last ones; None before the first."""
+        pace = self.paces.find(model or self.model, self.server)
+        return None if pace is None else pace.estimate_s(prompt_bytes)
+
+    def outlook(self, *, queue: int, running_left_s: float | None = None) -> Outlook:
+        """Say what a person who asks now has to expect; `running_left_s` of the call under way."""
+        one_s = self.call_s()
+        next_s = None
+        if one_s is not None and self.may_call:
+            ahead = max(0, queue - (running_left_s is not None))
+            next_s = (running_left_s or 0.0) + (ahead + 1) * one_s
+        retry_s = None if self.may_call else self.probe_due_in(self._clock.monotonic())
+        return Outlook(self.model, self.state, self.reason, queue, next_s, retry_s)
+
+    def measured(self, result: ChatResult, prompt_bytes: int) -> None:
+        """Learn from a finished call how long such calls take."""
+        self.paces.note(result, prompt_bytes, scale=self._clock.scale)
 
     def answered(self, result: ChatResult) -> None:
         """Note a call that reached a working model."""
+        self._take(result.servers)
         rates = {"prompt_tps": result.prompt_tps, "eval_tps": result.eval_tps}
         self.rates |= {name: value for name, value in rates.items() if value is not None}
-        self._backoff.reset()
+        self._breaker.reset()
         self._become("ready", "", "")
 
-    def failed(self, reason: str, detail: str) -> None:
-        """Note a call or probe that found no working model."""
-        self._is_tried = False
-        pause_s = self._backoff.fail(self._clock.monotonic())
-        self._become("offline", reason, detail, retry_in_s=pause_s)
+    def failed(self, reason: str, detail: str, *, servers: tuple[ServerState, ...] = ()) -> bool:
+        """Note a call that brought nothing; False where another address can be asked at once."""
+        self._take(servers)
+        if any(server.is_used and server.state == "ready" for server in servers):
+            return False
+        self._lose(reason, detail, is_costly=reason in COSTLY)
+        return True
 
     def probed(self, result: ProbeResult) -> None:
         """Note a look. A server that is there again is believed only once it has answered."""
+        self._better_due = 0.0
+        self._take(result.servers)
         if result.state is not ProbeState.READY:
             detail = f"{result.detail} ({result.pull_command})" if result.pull_command else ""
-            self.failed(result.state.value, detail or result.detail)
+            self._lose(result.state.value, detail or result.detail, is_costly=False)
         elif self.state == "unknown":
             self._become("ready", "", result.detail)
-        else:
+        elif not self.may_call:
             self._is_tried = True
+
+    @property
+    def failures(self) -> int:
+        """Failed calls and probes since the last success."""
+        return self._breaker.failures
+
+    def _take(self, servers: tuple[ServerState, ...]) -> None:
+        self.servers = servers or self.servers
+        if not self.is_second_best:
+            self._better_due = 0.0
+        elif not self._better_due:
+            self._better_due = self._clock.monotonic() + BETTER_S
+
+    def _lose(self, reason: str, detail: str, *, is_costly: bool) -> None:
+        self._is_tried = False
+        pause_s = self._breaker.fail(self._clock.monotonic(), is_costly=is_costly)
+        state: ModelState = "resting" if is_costly else "offline"
+        self._become(state, reason, detail, retry_in_s=pause_s, failures=self._breaker.failures)
 
     def _become(self, state: ModelState, reason: str, detail: str, **extras: float) -> None:
         is_news = (state, reason) != (self.state, self.reason)
         self.state, self.reason, self.detail = state, reason, detail
         if is_news:
-            level = log.warning if state == "offline" else log.info
+            level = log.info if state == "ready" else log.warning
             level("model_state_changed", state=state, reason=reason, detail=detail, **extras)
 
 
@@ -86,7 +164,7 @@ class Heartbeat:
         self._model = model
         self._modes = modes
         self._due = 0.0
-        self._told: tuple[str, str, bool] | None = None
+        self._told: tuple[object, ...] | None = None
         self._has_failed = False
         self._has_swept = False
         self._started_at = utc_text(clock.utc())
@@ -99,7 +177,7 @@ class Heartbeat:
     def beat(self, health: Health, *, waiting: int, is_last: bool = False) -> float:
         """Write when due; return the scaled seconds until the next write is."""
         now = self._clock.monotonic()
-        told = (health.state, health.reason, self._space.has_room)
+        told = (health.state, health.reason, health.server, self._space.has_room)
         if now < self._due and told == self._told and not is_last:
             return self._due - now
         self._due, self._told = now + BEAT_S, told
@@ -126,9 +204,24 @@ class Heartbeat:
             "started_at": self._started_at,
             "heartbeat_at": utc_text(self._clock.utc()),
             "running": not is_last,
-            "model": {"state": health.state, "detail": health.detail, "name": self._model},
+            "model": self._model_facts(health),
             "queue": waiting,
             "rates": dict(health.rates),
+            "answer_s": None if (answer_s := health.call_s()) is None else round(answer_s, 1),
             "storage": "ok" if self._space.has_room else "low",
             "disk_free_mb": self._space.free_mb,
         }
+
+    def _model_facts(self, health: Health) -> dict[str, object]:
+        due_in_s = None if health.may_call else health.probe_due_in(self._clock.monotonic())
+        facts: dict[str, object] = {
+            "state": health.state,
+            "reason": health.reason,
+            "detail": health.detail,
+            "name": self._model,
+            "failures": health.failures,
+            "retry_at": "" if due_in_s is None else utc_in(self._clock, due_in_s),
+        }
+        if len(health.servers) > 1:
+            facts["servers"] = [asdict(server) for server in health.servers]
+        return facts

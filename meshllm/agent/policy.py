@@ -4,11 +4,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from meshllm.agent.questions import Question, Rank
+from meshllm.agent.questions import RECENT_S, Question, Rank
 from meshllm.layout import node_number
 from meshllm.records import Message, Node
 
 ELECTION_WAIT_S: Final = 3.0  #: scaled; a copy that another radio hears later may lose an answer
+INTERNET: Final = "came_over_internet"
+DOWNGRADE: Final = "sender_downgraded"
 FIRST_RETRY_S: Final = 5.0
 MAX_RETRY_S: Final = 60.0
 
@@ -26,19 +28,36 @@ class Lists:
         """True when a list of people holds more than node ids."""
         return any(node_number(name) is None for name in (*self.dm_allow, *self.dm_block))
 
-    def refusal(self, row: Message, person: Node | None) -> str:
-        """Return the reason not to answer a row, "" when there is none."""
+    def refusal(self, row: Message, person: Node | None, *, channel_file: str = "") -> str:
+        """Return the reason not to answer a row, "" when there is none.
+
+        A channel is listed by its name, or by the stem of its file where two have the same name.
+        Who is blocked is answered nowhere; the allow list of people is about DMs.
+        """
+        people = _names(row.sender_id, person)
         if row.thread_type == "channel":
-            names = {row.thread_key.casefold()}
-            allow, block = self.channel_allow, self.channel_block
+            names = {row.thread_key.casefold(), channel_file} - {""}
+            allow, block = _folded(self.channel_allow), _folded(self.channel_block)
         else:
-            names = _names(row.sender_id, person)
-            allow, block = self.dm_allow, self.dm_block
-        if names & _listed(block):
-            return f"{row.thread_type}_blocklist"
-        if allow and not names & _listed(allow):
+            names, allow, block = people, _listed(self.dm_allow), set()
+        if names & block:
+            return "channel_blocklist"
+        if people & _listed(self.dm_block):
+            return "dm_blocklist"
+        if allow and not names & allow:
             return f"not_in_{row.thread_type}_allowlist"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """The operator's rules of who is answered and how often."""
+
+    lists: Lists = Lists()
+    cooldown_s: float = 0.0  #: least time between two answers in one thread
+    answers_an_hour: int = 0  #: most for one person; 0: no limit
+    answers_internet: bool = False
+    refuses_downgraded: bool = True
 
 
 def _names(node_id: str, person: Node | None) -> set[str]:
@@ -48,6 +67,10 @@ def _names(node_id: str, person: Node | None) -> set[str]:
     return names
 
 
+def _folded(names: Collection[str]) -> set[str]:
+    return {name.casefold() for name in names}
+
+
 def _listed(names: Collection[str]) -> set[str]:
     return {_canonical(name) for name in names}
 
@@ -55,6 +78,31 @@ def _listed(names: Collection[str]) -> set[str]:
 def _canonical(name: str) -> str:
     number = node_number(name)
     return name.casefold() if number is None else f"!{number:08x}"
+
+
+def came_over_internet(row: Message) -> bool:
+    """Say whether a text came through a bridge to the internet at some point."""
+    return '"via_mqtt"' in row.meta_json and bool(row.meta.get("via_mqtt"))
+
+
+def is_downgraded(row: Message, before: Sequence[Message]) -> bool:
+    """Say whether a DM came without the sender's key, though one came with it before.
+
+    Whoever has the channel's key can write in anybody's name; nobody can do so under their key.
+    """
+    if row.thread_type != "dm" or _is_under_key(row):
+        return False
+    return any(not r.is_outgoing and _is_under_key(r) for r in before)
+
+
+def _is_under_key(row: Message) -> bool:
+    return '"pki"' in row.meta_json and bool(row.meta.get("pki"))
+
+
+def rest_of_hour(ages_s: Collection[float], limit: int) -> float:
+    """Return the seconds until fewer than `limit` answers are younger than an hour."""
+    recent = sorted(age_s for age_s in ages_s if age_s <= RECENT_S)
+    return RECENT_S - recent[limit - 1] if len(recent) >= limit else 0.0
 
 
 Claim = tuple[int, Rank]

@@ -5,6 +5,7 @@ made from the page, and an answer that was never queued is found here instead of
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any, Final, Protocol
 import structlog
 
 from meshllm.agent import page as pages
+from meshllm.agent.context import Sent
 from meshllm.agent.page import Page
 from meshllm.agent.reply import Part
 from meshllm.clock import Clock, parse_utc
-from meshllm.errors import DamagedFileError, NotRegularError, StoreWriteError
+from meshllm.errors import DamagedFileError, NotRegularError, StoreWriteError, TransientError
 from meshllm.layout import Layout
 from meshllm.records import Message, PromptRow
-from meshllm.store import atomic, locks
+from meshllm.store import atomic, locks, regular
 from meshllm.store.table import Snapshot, Table
 
 log = structlog.get_logger()
@@ -29,13 +31,21 @@ log = structlog.get_logger()
 RECOVERY_WINDOW_S: Final = 48 * 3600.0
 #: Questions whose calls are kept in memory; older ones have been answered or have expired.
 MAX_REMEMBERED: Final = 2000
+#: Prompts whose text is kept in memory: those of the threads that are talking now.
+MAX_KEPT: Final = 256
 _PAGE_HEAD_CHARS: Final = 262_144  #: far more than our longest front matter
 Key = tuple[str, str, str, str, str]
+ThreadName = tuple[str, str, str]
 
 
 def question_key(node_uid: str, source: Message) -> Key:
     """Name a question over all radios: message ids are unique only with sender and thread."""
     return (node_uid, source.thread_type, source.thread_key, source.sender_id, source.message_id)
+
+
+def thread_name(row: PromptRow) -> ThreadName:
+    """Name a thread over all radios: node_uid, type and key."""
+    return (row.node_uid, row.thread_type, row.thread_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,31 @@ class PromptLog(Protocol):
     def calls(self, key: Key) -> tuple[Call, ...]:
         """Return the calls made for a question, oldest first."""
 
+    def sent(self, prompt_id: str, thread: ThreadName) -> Sent | None:
+        """Return the answered prompt of that id; None when it is gone or of another thread."""
+
+
+class _Kept:
+    """The prompts used last."""
+
+    def __init__(self) -> None:
+        self._sent: OrderedDict[str, tuple[ThreadName, Sent]] = OrderedDict()
+
+    def keep(self, page: Page) -> None:
+        """Keep what a page says was sent, if an answer came of it."""
+        sent = pages.sent(page)
+        if sent is not None:
+            self.put(thread_name(page.row), sent)
+
+    def put(self, thread: ThreadName, sent: Sent) -> None:
+        self._sent[sent.prompt_id] = (thread, sent)
+        self._sent.move_to_end(sent.prompt_id)
+        if len(self._sent) > MAX_KEPT:
+            self._sent.popitem(last=False)
+
+    def find(self, prompt_id: str) -> tuple[ThreadName, Sent] | None:
+        return self._sent.get(prompt_id)
+
 
 class FilePromptLog:
     """Pages and prompts.csv below the prompts folder. Used by one thread."""
@@ -73,6 +108,7 @@ class FilePromptLog:
         self._table = Table(layout.prompts_table, PromptRow, modes, lock_timeout_s)
         self._calls: dict[Key, list[Call]] = {}
         self._owed: dict[str, PromptRow] = {}  #: rows that prompts.csv did not take yet
+        self._kept = _Kept()
 
     def load(self) -> None:
         """Index the calls that may still matter, and give every recent page its row."""
@@ -102,10 +138,40 @@ class FilePromptLog:
         self._owed[page.row.prompt_id] = page.row
         self._write_owed()
         self._index(page.row)
+        self._kept.keep(page)
 
     def calls(self, key: Key) -> tuple[Call, ...]:
         """Return the calls made for a question, oldest first."""
         return tuple(self._calls.get(key, ()))
+
+    def sent(self, prompt_id: str, thread: ThreadName) -> Sent | None:
+        """Find a prompt in memory, else on its page: after a restart, once a thread.
+
+        The id comes from a file that other programs may write: a prompt of another thread is
+        not given out.
+        """
+        found = self._kept.find(prompt_id) or self._read_sent(prompt_id)
+        return found[1] if found is not None and found[0] == thread else None
+
+    def _read_sent(self, prompt_id: str) -> tuple[ThreadName, Sent] | None:
+        path = self._layout.prompt_page(prompt_id)
+        try:
+            text = regular.read_bytes(path).decode(errors="replace")
+        except FileNotFoundError:
+            return None
+        except (OSError, TransientError) as error:
+            log.warning(
+                "history_page_unreadable",
+                file=path.name,
+                error=str(error),
+                consequence="the conversation is rendered from the thread's rows",
+            )
+            return None
+        row, sent = pages.parse_row(text), pages.parse_sent(text)
+        if row is None or sent is None or sent.prompt_id != prompt_id:
+            return None
+        self._kept.put(thread_name(row), sent)
+        return thread_name(row), sent
 
     def _write_owed(self) -> None:
         if not self._owed:
@@ -179,6 +245,7 @@ class NoPromptLog:
 
     def __init__(self) -> None:
         self._calls: dict[Key, list[Call]] = {}
+        self._kept = _Kept()
 
     def load(self) -> None:
         """Have nothing to read."""
@@ -190,7 +257,13 @@ class NoPromptLog:
         key = (row.node_uid, row.thread_type, row.thread_key, sender, row.source_message_id)
         call = Call(row.prompt_id, (), bool(meta.get("attempt")))
         _remember(self._calls, key, call)
+        self._kept.keep(page)
 
     def calls(self, key: Key) -> tuple[Call, ...]:
         """Return the calls of this run."""
         return tuple(self._calls.get(key, ()))
+
+    def sent(self, prompt_id: str, thread: ThreadName) -> Sent | None:
+        """Return a prompt of this run."""
+        found = self._kept.find(prompt_id)
+        return found[1] if found is not None and found[0] == thread else None

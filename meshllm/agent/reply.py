@@ -1,16 +1,26 @@
-"""Turns an answer into rows to queue, and rows into what the prompt log keeps. Writes nothing."""
+"""Turns an answer into rows to queue, and rows into what the prompt log keeps. Writes nothing.
+
+What is no answer (nothing, a loop, a refusal, the rules recited) becomes one honest line here.
+"""
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from meshllm.cleaning import clean_model_text, plain_line
 from meshllm.records import Message, compact_json
-from meshllm.text import clean_model_text, split_reply
+from meshllm.refusals import refusal_line
+from meshllm.text import split_reply
+from meshllm.verdicts import is_leak, says_something, without_loop
 
 MAX_TEXT_BYTES: Final = 200  #: payload of one message; more and a packet with extras is refused
 NO_ANSWER: Final = "I have no good answer to that."
 CANNOT_ANSWER: Final = "I cannot answer that now."
+LEAKED: Final = "I keep my instructions to myself. Ask me something else."
+#: A part mostly ends at a sentence, short of its limit; a model that fills it to the last byte
+#: writes a sentence that waits for "more".
+UNUSED_BYTES: Final = 30
 NewId = Callable[[], str]
 
 
@@ -64,18 +74,52 @@ def packet_id() -> str:
     return str(secrets.randbelow(2**32 - 1) + 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What an answer comes to: its text, and what was wrong with it.
+
+    `fault` is "" for an answer that stands, `looped` for one that was shortened to what it says
+    before it repeats itself, and `empty`, `refused` or `leaked` for one that gave way to an honest
+    line.
+    """
+
+    text: str
+    fault: str = ""
+
+
+def judge(answer: str, *, question: str = "", system_text: str = "") -> Judged:
+    """Clean an answer and put an honest line in the place of one that is none."""
+    text = clean_model_text(answer, question=question)
+    if not says_something(text):
+        return Judged(NO_ANSWER, "empty")
+    if system_text and is_leak(text, system_text):
+        return Judged(LEAKED, "leaked")
+    unlooped = without_loop(text)
+    if not unlooped.text:
+        return Judged(NO_ANSWER, "looped")
+    refusal = refusal_line(unlooped.text)
+    if refusal:
+        return Judged(refusal, "refused")
+    return Judged(unlooped.text, "looped" if unlooped.is_loop else "")
+
+
 def compose(
-    answer: str,
+    text: str,
     *,
     max_parts: int,
     max_chars: int,
     taken: Collection[str],
     new_id: NewId = packet_id,
 ) -> tuple[Part, ...]:
-    """Clean and split an answer into parts with fresh ids; one honest line when nothing is left."""
-    text = clean_model_text(answer) or NO_ANSWER
+    """Split a text into parts with fresh ids, never none; also what an earlier part left over.
+
+    The words of a model are judged before; here only what a screen would obey or hide is dropped.
+    """
     split = split_reply(
-        text, limit_bytes=MAX_TEXT_BYTES, limit_chars=max_chars, max_parts=max_parts
+        plain_line(text) or NO_ANSWER,
+        limit_bytes=MAX_TEXT_BYTES,
+        limit_chars=max_chars,
+        max_parts=max_parts,
     )
     ids = fresh_ids(len(split.parts), taken, new_id)
     last = len(split.parts)
@@ -86,9 +130,12 @@ def compose(
 
 
 def budget_bytes(*, max_parts: int, max_chars: int) -> int:
-    """Bytes that an answer may have, its part marks taken off."""
+    """Bytes that an answer may have, its part marks and what sentence ends leave free taken off."""
     room = min(MAX_TEXT_BYTES, max_chars)
-    return room if max_parts == 1 else max_parts * (room - len("(1/2) "))
+    if max_parts == 1:
+        return room
+    room -= len("(1/2) ")
+    return max_parts * room - (max_parts - 1) * min(UNUSED_BYTES, room // 4)
 
 
 def fresh_ids(count: int, taken: Collection[str], new_id: NewId = packet_id) -> list[str]:

@@ -4,27 +4,40 @@ Only this thread writes files. Watch events mark files, the model's thread hands
 wake the loop and do nothing else.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
 from meshllm.agent.admission import Admission, Obstacle, People
 from meshllm.agent.answering import Answering, Asked, Delivery, Ids, Limits, messages_of
+from meshllm.agent.courtesy import Courtesy
 from meshllm.agent.deliveries import Deliveries, event_names, subject
+from meshllm.agent.fairness import MAX_LINE
 from meshllm.agent.health import Health, Heartbeat
+from meshllm.agent.instant import Instant
+from meshllm.agent.listing import ListCheck
 from meshllm.agent.model_worker import Answered, ModelWorker
-from meshllm.agent.policy import Backoff, Lists
+from meshllm.agent.notices import THINKING, WORKING, thinking_text, working_text
+from meshllm.agent.outcomes import Outcomes
+from meshllm.agent.policy import Backoff, Lists, Manners
 from meshllm.agent.prompt import Assembled, system_text
 from meshllm.agent.promptlog import FilePromptLog, NoPromptLog, PromptLog
 from meshllm.agent.questions import Question
-from meshllm.agent.reply import CANNOT_ANSWER
+from meshllm.agent.thinking import Thinking
 from meshllm.agent.threads import Thread, ThreadBook
+from meshllm.agent.turns import in_order, waited_too_long
+from meshllm.agent.waiting import Line, Running, Waits, due
 from meshllm.clock import Clock, Waker
+from meshllm.commands.registry import built_in
 from meshllm.config import Settings
 from meshllm.errors import TransientError
 from meshllm.layout import Layout
-from meshllm.llm.base import ChatModel, ChatResult, Outcome
+from meshllm.llm.base import THOUGHT_TOKENS, ChatModel, ChatResult, Outcome
+from meshllm.llm.ollama import LoadOptions
 from meshllm.store import atomic
 from meshllm.store.space import DiskSpace
 from meshllm.store.watch import FolderWatch
@@ -34,10 +47,10 @@ log = structlog.get_logger()
 MAX_DELIVERIES: Final = 4  #: answers waiting for the disk; beyond, no more questions are asked
 #: Real seconds to wait for a lock: a stuck process must not keep the agent from stopping in time.
 MAX_LOCK_WAIT_S: Final = 0.5
-#: Outcomes that leave the question open until the model is back.
-_AWAY: Final = frozenset(
-    {Outcome.BUSY, Outcome.MISSING_MODEL, Outcome.UNREACHABLE, Outcome.TIMEOUT, Outcome.BROKEN}
-)
+#: Share of a question's life that it may wait behind others; a line after that is still in time.
+WAIT_SHARE: Final = 0.8
+_Step: TypeAlias = Callable[[Thread, Question], Obstacle | None]
+_Build: TypeAlias = Callable[[Thread, Question], Delivery | None]
 
 
 class AgentService:
@@ -81,13 +94,36 @@ class AgentService:
             people,
             self._prompts,
             clock,
-            lists=_lists(settings),
-            cooldown_s=settings.reply_cooldown_seconds,
+            _manners(settings),
         )
         self._answering = Answering(
-            self._book, people, self._prompts, clock, limits=_limits(settings), ids=ids or Ids()
+            self._book, self._prompts, clock, limits=_limits(settings), ids=ids or Ids()
         )
-        self._health = Health(clock)
+        self._courtesy = Courtesy(
+            self._book,
+            self._admission,
+            self._answering,
+            emergency_text=settings.emergency_text,
+            hourly_limit=settings.max_answers_per_hour,
+        )
+        self._max_wait_s = min(settings.max_wait_seconds, WAIT_SHARE * self._max_age_s)
+        self._list_check = ListCheck(settings)
+        self._instant = Instant(
+            built_in(),
+            self._book,
+            self._answering,
+            layout,
+            clock,
+            room_bytes=_limits(settings).reply_bytes,
+        )
+        self._health = Health(clock, model=settings.ollama_model_instruct)
+        self._thinking = Thinking(settings.ollama_model_think)
+        self._outcomes = Outcomes(self._answering, self._health, self._thinking)
+        self._notice_after_s = settings.working_notice_seconds
+        self._running: Running | None = None
+        self._queued: list[tuple[Thread, Question]] = []  #: for the model, in the order of turns
+        self._waits = Waits(clock)
+        self._is_cold = False  #: another model or address has answered since the last warm-up
         self._heartbeat = Heartbeat(
             layout, clock, model=settings.ollama_model_instruct, modes=modes, space=self._space
         )
@@ -174,6 +210,9 @@ class AgentService:
             self._space.look()
         for thread in self._book.refresh():
             self._tell_expired(thread)
+            for question in thread.standing.folded:
+                self._skip(thread, question, "same_text_waits")
+        self._list_check.look(self._book)
         for thread in self._book.asking.values():
             if thread.expires_at is not None:
                 self._wake_in(thread.expires_at - now)
@@ -201,13 +240,20 @@ class AgentService:
         for report in self._worker.reports():
             if isinstance(report, Answered):
                 asked, self._asked = self._asked, None
+                running, self._running = self._running, None
+                if running is not None:
+                    self._health.measured(report.result, running.prompt_bytes)
                 if asked is not None and report.ticket == self._ticket:
-                    self._settle(asked, report.result)
+                    is_thought = running is not None and running.is_thinking
+                    self._is_cold = self._is_cold or is_thought
+                    self._settle(asked, report.result, is_thought=is_thought)
             else:
                 self._is_probing = False
+                server = self._health.server
                 self._health.probed(report.result)
+                self._is_cold = self._is_cold or bool(server and self._health.server != server)
 
-    def _settle(self, asked: Asked, result: ChatResult) -> None:
+    def _settle(self, asked: Asked, result: ChatResult, *, is_thought: bool) -> None:
         """Turn the model's result into a delivery."""
         log.info(
             "model_call_finished",
@@ -215,12 +261,14 @@ class AgentService:
             prompt_id=asked.prompt_id,
             duration_ms=result.duration_ms,
             reason=result.error,
+            model=result.model,
+            server=result.server,
             **event_names(asked.thread, asked.question),
         )
         if result.outcome is Outcome.CANCELLED:
             return
         try:
-            delivery = self._judge(asked, result)
+            delivery = self._outcomes.judge(asked, result, is_thought=is_thought)
         except TransientError as error:
             log.warning(
                 "answer_dropped",
@@ -231,15 +279,6 @@ class AgentService:
             return
         self._deliveries.finish(delivery)
 
-    def _judge(self, asked: Asked, result: ChatResult) -> Delivery:
-        is_cut_short = result.outcome is Outcome.PARTIAL and not result.usable
-        if result.outcome in _AWAY or is_cut_short:
-            self._health.failed(result.outcome.value, result.error)
-            return self._answering.failure(asked, result)
-        self._health.answered(result)
-        is_refused = result.outcome is Outcome.BAD_REQUEST
-        return self._answering.reply(asked, result, CANNOT_ANSWER if is_refused else result.text)
-
     def _deliver(self) -> None:
         if self._space.has_room:
             self._deliveries.retry()
@@ -248,11 +287,53 @@ class AgentService:
             self._wake_in(max(due - self._clock.monotonic(), self._poll_s / 10))
 
     def _consider_all(self) -> None:
-        waiting = [(t, q) for t in self._book.asking.values() for q in t.standing.open]
-        for thread, question in sorted(waiting, key=_turn):
-            is_open = question in thread.standing.open
-            if is_open and subject(thread, question) not in self._held():
+        self._queued.clear()
+        asked = [(t, q) for t in self._book.asking.values() for q in t.standing.open]
+        admitted = [pair for pair in asked if not self._is_held(*pair) and self._admit(*pair)]
+        commands = [pair for pair in admitted if _is_command(pair)]
+        line = in_order([pair for pair in admitted if not _is_command(pair)], self._book)
+        # Commands come last here: they wait for no turn, and then "status" sees the whole line.
+        for thread, question in (*line[:MAX_LINE], *commands):
+            if question in thread.standing.open and not self._is_held(thread, question):
                 self._consider(thread, question)
+        for thread, question in line[MAX_LINE:]:
+            self._note(thread, question, Obstacle("line_full", is_deferral=True))
+        self._tell_waiting()
+
+    def _is_held(self, thread: Thread, question: Question) -> bool:
+        return subject(thread, question) in self._held()
+
+    def _tell_waiting(self) -> None:
+        """Tell people in DMs who have waited long that an answer is coming."""
+        if not self._health.may_call or not self._space.has_room:
+            return
+        line = self._waits.seen(self._line())
+        for thread, question in waited_too_long(line, self._max_wait_s):
+            self._finish(thread, question, self._courtesy.too_late)
+        told, next_s = due(line, self._notice_after_s)
+        if next_s is not None:
+            self._wake_in(next_s)
+        for one in told:
+            self._notify(one.thread, one.question, WORKING, working_text(one.left_s))
+
+    def _line(self) -> list[Line]:
+        """Return who waits for the model, the one whose answer is being made first."""
+        line = []
+        now, age_s = self._clock.monotonic(), self._book.age_s
+        if self._asked is not None and self._running is not None:
+            asked, running = self._asked, self._running
+            call_s = self._health.call_s(running.prompt_bytes, model=running.request.model)
+            elapsed_s = now - running.since
+            age = age_s(asked.question)
+            line.append(Line(asked.thread, asked.question, age, call_s, elapsed_s))
+        for thread, question in self._queued:
+            model = self._thinking.model if self._thinking.is_wanted(question) else ""
+            call_s = self._health.call_s(model=model)
+            line.append(Line(thread, question, age_s(question), call_s))
+        return line
+
+    def _notify(self, thread: Thread, question: Question, kind: str, text: str) -> None:
+        self._finish(thread, question, partial(self._answering.notify, kind=kind, text=text))
 
     def _held(self) -> set[tuple[object, ...]]:
         """Name the questions that are being answered."""
@@ -261,21 +342,44 @@ class AgentService:
             held.add(subject(self._asked.thread, self._asked.question))
         return held
 
-    def _consider(self, thread: Thread, question: Question) -> None:
+    def _admit(self, thread: Thread, question: Question) -> bool:
+        """Say whether a question is for us, and for this radio; log why not."""
         refusal = self._admission.refusal(thread, question)
         if refusal:
+            self._finish(thread, question, partial(self._courtesy.refused, reason=refusal))
             self._skip(thread, question, refusal)
-            return
+            return False
         if not self._space.has_room:
-            return
-        try:
-            obstacle = self._admission.election(thread, question) or self._next_step(
-                thread, question
-            )
-        except TransientError as error:
-            obstacle = Obstacle(str(error), self._poll_s, is_deferral=True)
+            return False
+        self._courtesy.flag(thread, question)
+        obstacle = self._tried(thread, question, self._admission.election)
         if obstacle is not None:
             self._note(thread, question, obstacle)
+        return obstacle is None
+
+    def _consider(self, thread: Thread, question: Question) -> None:
+        obstacle = self._tried(thread, question, self._next_step)
+        if obstacle is not None:
+            self._note(thread, question, obstacle)
+
+    def _tried(self, thread: Thread, question: Question, step: _Step) -> Obstacle | None:
+        """Take a step; storage trouble in it only defers the question."""
+        try:
+            return step(thread, question)
+        except TransientError as error:
+            return Obstacle(str(error), self._poll_s, is_deferral=True)
+
+    def _finish(self, thread: Thread, question: Question, build: _Build) -> None:
+        """Build and queue a line of ours, unless it must wait for the disk."""
+        if not self._space.has_room or not self._book.own_id(thread.tree):
+            return
+        try:
+            delivery = build(thread, question)
+        except TransientError as error:
+            self._note(thread, question, Obstacle(str(error), self._poll_s, is_deferral=True))
+            return
+        if delivery is not None:
+            self._deliveries.finish(delivery)
 
     def _note(self, thread: Thread, question: Question, obstacle: Obstacle) -> None:
         if obstacle.retry_in_s is not None:
@@ -295,9 +399,18 @@ class AgentService:
         answering = self._answering
         if not self._book.own_id(thread.tree):
             return Obstacle("own_id_unknown", self._poll_s, is_deferral=True)
+        if question.key in thread.standing.commands:
+            return self._command(thread, question)
         logged = self._admission.logged_answer(thread, question.row)
         if logged is not None:
             self._deliveries.finish(answering.recovered(thread, question, logged))
+            return None
+        first = self._courtesy.step(thread, question)
+        if isinstance(first, Obstacle):
+            return first
+        if first is not None:
+            self._deliveries.finish(first)
+            self._wake_in(0.0)
         elif answering.has_used_up_calls(thread, question):
             self._deliveries.finish(answering.refusal(thread, question))
         elif not self._health.may_call:
@@ -310,19 +423,59 @@ class AgentService:
             self._ask(thread, question)
         return None
 
+    def _command(self, thread: Thread, question: Question) -> Obstacle | None:
+        """Answer without the model. Raises TransientError."""
+        if len(self._deliveries) >= MAX_DELIVERIES:
+            return Obstacle("storage", self._poll_s, is_deferral=True)
+        limited = self._courtesy.limit_command(thread, question)
+        if isinstance(limited, Obstacle):
+            return limited
+        if limited is not None:
+            self._deliveries.finish(limited)
+            return None
+        rest_s = self._instant.rest_s(thread.tree)
+        if rest_s > 0:
+            return Obstacle("command_rate", rest_s, is_deferral=True)
+        answer = self._instant.answer(thread, question, self._line)
+        if answer is not None:
+            self._deliveries.finish(answer)
+        return None
+
     def _ask(self, thread: Thread, question: Question) -> None:
         if self._asked is not None or len(self._deliveries) >= MAX_DELIVERIES:
+            self._queued.append((thread, question))
             return
-        asked, request = self._answering.ask(thread, question)
+        mesh = self._instant.facts(thread, question)
+        is_thinking = self._thinking.is_wanted(question)
+        asked, request = self._answering.ask(
+            thread,
+            question,
+            facts=mesh.table if mesh else "",
+            thought_tokens=THOUGHT_TOKENS if is_thinking else 0,
+        )
+        asked = replace(asked, mesh=mesh)
+        if is_thinking:
+            request = self._thinking.request(request)
         self._ticket += 1
         if not self._worker.chat(self._ticket, request):
+            self._queued.append((thread, question))
             return
         self._asked = asked
+        self._running = Running(request, self._clock.monotonic(), is_thinking=is_thinking)
+        if is_thinking:
+            left_s = self._health.call_s(self._running.prompt_bytes, model=request.model)
+            self._notify(thread, question, THINKING, thinking_text(left_s))
         log.info("question_asked", prompt_id=asked.prompt_id, **event_names(thread, question))
 
     def _look_for_model(self, now: float) -> None:
+        if self._is_probing:
+            return
+        if self._is_cold and self._health.may_call and not (self._asked or self._queued):
+            self._is_cold = False
+            self._probe(warm_up=True)
+            return
         due_in_s = self._health.probe_due_in(now)
-        if due_in_s is None or self._is_probing:
+        if due_in_s is None:
             return
         if due_in_s > 0:
             self._wake_in(due_in_s)
@@ -340,21 +493,24 @@ class AgentService:
         return max(0.0, self._wake_at - self._clock.monotonic())
 
 
-def _turn(asked: tuple[Thread, Question]) -> tuple[bool, str]:
-    """Order questions: first where somebody was answered before, then the oldest.
-
-    Ids can be forged by the thousand: a stranger's flood must not keep known people waiting.
-    """
+def _is_command(asked: tuple[Thread, Question]) -> bool:
     thread, question = asked
-    return not thread.standing.last_reply_at, question.row.timestamp
+    return question.key in thread.standing.commands
 
 
-def _lists(settings: Settings) -> Lists:
-    return Lists(
+def _manners(settings: Settings) -> Manners:
+    lists = Lists(
         channel_allow=settings.channel_allowlist,
         channel_block=settings.channel_blocklist,
         dm_allow=settings.dm_allowlist,
         dm_block=settings.dm_blocklist,
+    )
+    return Manners(
+        lists,
+        cooldown_s=settings.reply_cooldown_seconds,
+        answers_an_hour=settings.max_answers_per_hour,
+        answers_internet=settings.answer_internet_messages,
+        refuses_downgraded=settings.refuse_downgraded_senders,
     )
 
 
@@ -362,6 +518,7 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         model=settings.ollama_model_instruct,
         context_chars=settings.max_context_chars,
+        context_tokens=LoadOptions().num_ctx,
         message_chars=settings.max_message_chars,
         reply_parts=settings.max_reply_parts,
         keep_s=settings.max_question_age_seconds,

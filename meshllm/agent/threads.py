@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from meshllm.agent.questions import Key, Question, Standing, age_by, assess
+from meshllm.agent.questions import Ages, Answer, Key, Question, Standing, assess
 from meshllm.clock import Clock
 from meshllm.errors import TransientError
 from meshllm.layout import Layout, NodeTree, node_number
@@ -73,6 +74,10 @@ class ThreadBook:
         self._marked: dict[Path, None] = {}
         self._marked_guard = threading.Lock()
         self._backlog: list[Path] = []
+        #: Tells commands from questions for the model; set by the one who knows them.
+        self.is_command: Callable[[NodeTree, Message], bool] = lambda _tree, _row: False
+        self._ages = Ages(clock)
+        self._answers: dict[Path, tuple[Answer, ...]] = {}  #: where there are any
         self.asking: dict[Path, Thread] = {}  #: threads with open questions
 
     @property
@@ -84,6 +89,11 @@ class ThreadBook:
     def tree_count(self) -> int:
         """How many radios have, or had, files."""
         return len(self._trees)
+
+    @property
+    def trees(self) -> tuple[NodeTree, ...]:
+        """Files of all radios."""
+        return tuple(self._trees.values())
 
     @property
     def listening_trees(self) -> int:
@@ -159,7 +169,8 @@ class ThreadBook:
             snapshot.rows,
             own_ids=self.own_ids,
             max_age_s=self._max_age_s,
-            age=age_by(self._clock),
+            age=self._ages,
+            is_command=partial(self.is_command, thread.tree),
         )
         self._keep(thread, snapshot.rows, standing)
         return snapshot.rows, standing
@@ -180,7 +191,35 @@ class ThreadBook:
 
     def age_s(self, question: Question) -> float | None:
         """Scaled seconds since a question was heard."""
-        return age_by(self._clock)(question.row)
+        return self._ages(question.row)
+
+    def row_age_s(self, row: Message) -> float | None:
+        """Scaled seconds since a row was written; None when that cannot be read."""
+        return self._ages(row)
+
+    def answers(self) -> Iterator[tuple[Thread, Answer]]:
+        """List the answers of the last hour over all threads that were read."""
+        for path, answers in self._answers.items():
+            yield from ((self._threads[path], answer) for answer in answers)
+
+    def answer_age_s(self, answer: Answer) -> float:
+        """Scaled seconds since an answer was given, as far as two clocks can tell.
+
+        Its question's age survives a clock that is set; its own is less for what waited long.
+        """
+        ages = [self._ages(row) for row in (answer.reply, answer.question)]
+        known = [age_s for age_s in ages if age_s is not None and age_s >= 0]
+        return min(known, default=0.0)
+
+    def look_up(self, person: str) -> None:
+        """Read what may hold answers to a person, where the first reading did not come to it."""
+        if not self._backlog:
+            return
+        for tree in self._trees.values():
+            files = {tree.dm_thread(person), *tree.channels.glob("*.csv")}
+            for path in [path for path in self._backlog if path in files]:
+                self._backlog.remove(path)
+                self._look(path)
 
     def _look(self, path: Path) -> Thread | None:
         thread = self._thread(path)
@@ -202,8 +241,13 @@ class ThreadBook:
 
     def _keep(self, thread: Thread, rows: tuple[Message, ...], standing: Standing) -> None:
         if thread.told:
-            current = {q.key for q in (*standing.open, *standing.expired)}
+            listed = (*standing.open, *standing.expired, *standing.folded)
+            current = {q.key for q in listed}
             thread.told = {mark for mark in thread.told if mark[0] in current}
+        if standing.answers:
+            self._answers[thread.path] = standing.answers
+        else:
+            self._answers.pop(thread.path, None)
         if not standing.open:
             self._forget(thread)
             thread.standing = Standing(expired=standing.expired)

@@ -162,18 +162,24 @@ def _say_once(world: World, text: str, timeout_s: float) -> int:
     while world.clock.monotonic() < deadline:
         heard = world.person.heard[printed:]
         for message in heard:
-            click.echo(_shown(message))
+            row = world.row_of(message)
+            click.echo(_shown(message), err=_is_promise(row))
             printed += 1
-            if _is_complete(world.row_of(message), received):
+            if _is_complete(row, received):
                 return ExitCode.OK
         waker.wait_real(_STEP_S)
     click.echo(f"no answer within {timeout_s:g} s", err=True)
     return ExitCode.NO_ANSWER
 
 
+def _is_promise(row: Message | None) -> bool:
+    """Say whether this only tells that an answer is coming."""
+    return row is not None and row.meta.get("notice") in {"working", "thinking"}
+
+
 def _is_complete(row: Message | None, received: dict[str, set[int]]) -> bool:
     """Say whether this was the last missing part of an answer."""
-    if row is None or row.meta.get("kind") == "working":
+    if row is None or _is_promise(row):
         return False
     group = str(row.meta.get("prompt_id") or row.message_id)
     parts = received.setdefault(group, set())

@@ -16,7 +16,7 @@ from meshllm.config import Link, Settings
 from meshllm.errors import AlreadyRunningError, UserError
 from meshllm.layout import Layout
 from meshllm.llm.base import ProbeResult, ProbeState
-from meshllm.llm.ollama import OllamaModel
+from meshllm.llm.servers import ollama_servers
 from meshllm.store.locks import ProcessLock
 
 CONNECT_S: Final = 1.0  #: a radio in the same network answers within milliseconds
@@ -120,13 +120,9 @@ def _look_on_ports(link: Link) -> RadioFinding:
 
 
 def _look_for_model(settings: Settings) -> ProbeResult:
-    model = OllamaModel(
-        settings.ollama_base_url,
-        settings.ollama_model_instruct,
-        clock=SystemClock(),
-        quick_s=PROBE_S,
-    )
-    return model.probe()
+    urls = (settings.ollama_base_url, settings.ollama_base_url_2)
+    model = settings.ollama_model_instruct
+    return ollama_servers(urls, model, clock=SystemClock(), quick_s=PROBE_S).probe()
 
 
 def _radio_lines(radios: list[RadioFinding]) -> list[str]:

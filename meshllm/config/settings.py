@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Kind = Literal["flag", "whole", "number", "octal", "choice", "folder", "list", "name", "text"]
 
 _OCTAL: Final = re.compile(r"(?:0o|0)?[0-7]{3,4}")
+_MAX_LINE_BYTES: Final = 190  #: a line with a mark of ours in front fits into one message
 _MAX_NAME_CHARS: Final = 100  #: longest name of a list or an alias; radios allow 39 bytes
 
 
@@ -59,6 +60,17 @@ def _url(text: str) -> str:
     if not valid or parts.query or parts.fragment or " " in url:
         raise ValueError(f"{text!r} is not an address such as http://localhost:11434")
     return url
+
+
+def _second_url(text: str) -> str:
+    return _url(text) if text.strip() else ""
+
+
+def _short_text(text: str) -> str:
+    line = _clean(text)
+    if len(line.encode()) > _MAX_LINE_BYTES:
+        raise ValueError(f"must have at most {_MAX_LINE_BYTES} bytes, to fit into one message")
+    return line
 
 
 def _time_zone(text: str) -> str:
@@ -166,12 +178,15 @@ class Settings(BaseModel):
     ollama_base_url: Annotated[str, AfterValidator(_url)] = Field(
         default="http://localhost:11434", description="address of the Ollama server"
     )
+    ollama_base_url_2: Annotated[str, AfterValidator(_second_url)] = Field(
+        default="", description="a second server, used while the first does not answer"
+    )
     ollama_model_instruct: Annotated[str, AfterValidator(_model)] = Field(
         default="qwen3:4b-instruct-2507-q8_0", description="model that writes the answers"
     )
     ollama_model_think: Annotated[str, AfterValidator(_clean)] = Field(
         default="",
-        description="model that plans first: qwen3:4b-thinking-2507-q8_0 is one (not used yet)",
+        description='model for what is asked with "think": qwen3:4b-thinking-2507-q8_0',
     )
     model_deadline_seconds: float = Field(
         default=300, ge=1, le=3600, description="a model call that takes longer is given up"
@@ -203,7 +218,7 @@ class Settings(BaseModel):
         default=20,
         ge=0,
         le=3600,
-        description='say "working on it" after this time; 0 = never (not used yet)',
+        description='say "working on it" to who waited this long in a DM; 0 = never',
     )
     channel_allowlist: Names = Field(
         default=(), description="channels answered on, by name; empty = all"
@@ -213,6 +228,29 @@ class Settings(BaseModel):
         default=(), description="people answered in DMs, by node id or name; empty = all"
     )
     dm_blocklist: Names = Field(default=(), description="people never answered, by node id or name")
+    max_answers_per_hour: int = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="most answers to one person in an hour; commands twice that; 0 = off",
+    )
+    max_wait_seconds: float = Field(
+        default=900,
+        ge=10,
+        le=604_800,
+        description="a question that waits this long behind others gets an honest line",
+    )
+    answer_internet_messages: bool = Field(
+        default=False, description="answer messages that came over an internet bridge (MQTT)"
+    )
+    refuse_downgraded_senders: bool = Field(
+        default=True,
+        description="no answer to DMs without the sender's key where earlier ones had it",
+    )
+    emergency_text: Annotated[str, AfterValidator(_short_text)] = Field(
+        default="Life in danger? Call for help now: emergency number, or people near you.",
+        description='sent at once, marked "[AI]", to who tells of a life in danger; "" = nothing',
+    )
 
     send_spacing_seconds: float = Field(
         default=2.5,

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from meshllm.cleaning import clean_model_text
 from meshllm.llm.base import Outcome, ProbeState
 from meshllm.llm.exchange import Ended, Ending
-from meshllm.text import clean_model_text
 
 MAX_COUNT: Final = 2**53  #: larger figures are dropped; they are not real and would not fit a cell
 

@@ -1,13 +1,23 @@
 """What a language model is to the agent: a request, a result and a protocol. Talks to no server."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
-from meshllm.text import cut_when_full, strip_thinking
+from meshllm.cleaning import strip_thinking
+from meshllm.text import BUDGET_GRACE, cut_when_full, sentence_ends, utf8_len
 
 DEFAULT_DEADLINE_S: Final = 300.0  #: whole call, queueing and a cold prompt on a Pi 5 included
+#: A first message at least this full, with a sentence end there, is taken for the whole answer.
+PART_FILL: Final = 0.8
+_LIST: Final = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)]|[一二三四五六七八九十]、)", re.MULTILINE)
+CLOSING_TOKENS: Final = 8  #: for what is generated and not shown: space, a closing mark, the end
+#: Tokens for reasoning, about seven minutes on a Pi 5; the makers' own examples take 300 to 900.
+THOUGHT_TOKENS: Final = 1000
+#: Tokens in a row that add nothing to a text before it is given up: some 20 s on a Pi 5.
+QUIET_TOKENS: Final = 48
 
 
 class Outcome(StrEnum):
@@ -36,6 +46,16 @@ class ProbeState(StrEnum):
     MISSING_MODEL = "missing_model"
     UNREACHABLE = "unreachable"
     BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What is known of one of several addresses."""
+
+    address: str
+    state: str  #: unknown, ready, or the outcome that ended its last call or probe
+    is_used: bool = False  #: the next call goes there
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,9 +91,11 @@ class ChatRequest:
 
     model: str
     messages: Sequence[ChatMessage]
-    num_predict: int  #: most tokens to generate; at least 1
+    num_predict: int  #: most tokens of the answer; at least 1
     budget_bytes: int = 0  #: stop at a sentence end once the text has this many bytes; 0 = never
+    part_bytes: int = 0  #: or sooner, at a sentence end that fills one message of so many; 0 = no
     think: bool | None = None  #: True: reason first, where the model can; else answer at once
+    thought_tokens: int = 0  #: on top of num_predict, where the model reasons first
     deadline_s: float = DEFAULT_DEADLINE_S
     sampling: Sampling = INSTRUCT_SAMPLING
 
@@ -85,7 +107,11 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ChatResult:
-    """What came of a call. `text` has no reasoning in it and is otherwise as generated."""
+    """What came of a call. `text` has no reasoning in it and is otherwise as generated.
+
+    A server tells its figures in its last line. Of an answer that ended before that,
+    `completion_tokens` is the number of pieces that came, and `eval_tps` how fast they did.
+    """
 
     outcome: Outcome
     text: str = ""
@@ -98,6 +124,8 @@ class ChatResult:
     first_token_ms: int | None = None
     raw: Mapping[str, int | str] = field(default_factory=dict)  #: the server's own figures
     error: str = ""
+    server: str = ""  #: address that was asked last, where there are several
+    servers: tuple[ServerState, ...] = ()  #: and what is known of them now
 
     @property
     def usable(self) -> bool:
@@ -112,6 +140,7 @@ class ProbeResult:
     state: ProbeState
     detail: str = ""
     pull_command: str = ""
+    servers: tuple[ServerState, ...] = ()
 
 
 class ChatModel(Protocol):
@@ -136,6 +165,16 @@ class ChatModel(Protocol):
         """Give up a running call and release connections. Later calls come back unreachable."""
 
 
+def answer_tokens(budget_bytes: int) -> int:
+    """Return the token cap of an answer whose byte budget ends it.
+
+    Only a guard against text that never fills the budget. A token of English has four bytes, of
+    Ukrainian two, of an emoji or a rare script one, and none has less: a smaller cap would cut
+    some language short, and this one costs nothing, since the full budget closes the stream.
+    """
+    return int(budget_bytes * BUDGET_GRACE) + CLOSING_TOKENS
+
+
 def never() -> bool:
     """Cancel nothing."""
     return False
@@ -146,8 +185,23 @@ def visible_text(content: str) -> str:
     return strip_thinking(content).strip() if "think" in content.lower() else content.strip()
 
 
-def keep_when_full(content: str, budget_bytes: int) -> str | None:
+def keep_when_full(content: str, request: ChatRequest) -> str | None:
     """Return the text to keep when generation may stop for a full budget, else None."""
-    if budget_bytes <= 0 or len(content) * 4 < budget_bytes:
+    least = request.part_bytes or request.budget_bytes
+    if request.budget_bytes <= 0 or len(content) * 4 < least:
         return None
-    return cut_when_full(visible_text(content), budget_bytes)
+    text = visible_text(content)
+    return _full_part(text, request.part_bytes) or cut_when_full(text, request.budget_bytes)
+
+
+def _full_part(text: str, part_bytes: int) -> str | None:
+    """Return what fills one message up to a sentence end, once a text is too long for it.
+
+    The steps of a list belong together: a text with one goes on to its whole budget.
+    """
+    if not part_bytes or utf8_len(text) <= part_bytes or _LIST.search(text):
+        return None
+    for end in reversed([*sentence_ends(text, is_growing=True)]):
+        if PART_FILL * part_bytes <= utf8_len(text[:end]) <= part_bytes:
+            return text[:end]
+    return None

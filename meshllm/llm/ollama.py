@@ -1,7 +1,7 @@
 """The client of Ollama's HTTP API: the only module that knows it. Keeps no conversation."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -14,18 +14,12 @@ from meshllm.errors import UserError
 from meshllm.llm.answers import (
     Answer,
     Traits,
-    count,
-    error_text,
     full_name,
     is_named_thinking,
     model_names,
-    parse_object,
     quick_answer,
-    quote,
-    rate,
     refusal,
     traits,
-    without_text,
 )
 from meshllm.llm.base import (
     ChatMessage,
@@ -34,16 +28,14 @@ from meshllm.llm.base import (
     Outcome,
     ProbeResult,
     ProbeState,
-    keep_when_full,
     never,
-    visible_text,
 )
 from meshllm.llm.exchange import Call, Ended, Ending, Head, Link, Patience
+from meshllm.llm.reading import Reading
 from meshllm.text import utf8_len
 
 log = structlog.get_logger()
 
-MAX_LINE_BYTES: Final = 1_000_000  #: a longer line is no answer of a chat server
 MAX_ANSWER_BYTES: Final = 8_000_000  #: most of a listing or an error page that is kept
 QUICK_S: Final = 5.0  #: deadline of calls that do not touch the model
 SHOW_S: Final = 10.0  #: deadline of asking what the model can do, before the first chat
@@ -55,14 +47,6 @@ LOAD_S: Final = 90.0  #: allowance for loading the model from a slow card
 SLOWEST_PROMPT_TPS: Final = 8.0  #: prompt tokens a second before a rate was measured
 RETRY_S: Final = (0.1, 0.4)  #: range of the pause before the one retry
 RETRIED: Final = frozenset({Outcome.UNREACHABLE, Outcome.BUSY, Outcome.BROKEN})
-_FIGURES: Final = (
-    "total_duration",
-    "load_duration",
-    "prompt_eval_count",
-    "prompt_eval_duration",
-    "eval_count",
-    "eval_duration",
-)
 
 
 @dataclass(frozen=True)
@@ -102,6 +86,8 @@ class OllamaModel:
         # A server that takes one connection at a time must not be held by an idle probe.
         self._probe_link = Link(clock, keep_alive=False)
         self._traits: dict[str, Traits] = {}
+        self._plain: set[str] = set()  #: models that left reasoning out when they were told to
+        self._reasons: set[str] = set()  #: models that reasoned though nobody asked them to
         self._prompt_tps = SLOWEST_PROMPT_TPS
 
     def chat(self, request: ChatRequest, cancel: Callable[[], bool] = never) -> ChatResult:
@@ -126,6 +112,7 @@ class OllamaModel:
         if result.outcome not in {Outcome.OK, Outcome.CAPPED, Outcome.PARTIAL}:
             # The server may have been replaced or the model pulled again: look anew next time.
             self._traits.pop(request.model, None)
+            self._plain.discard(request.model)
         if result.prompt_tps:
             self._prompt_tps = max(1.0, min(result.prompt_tps, self._prompt_tps * 4))
         duration_s = (self._clock.monotonic() - started) / self._clock.scale
@@ -173,7 +160,8 @@ class OllamaModel:
 
     def _attempt(self, request: ChatRequest, patience: Patience) -> ChatResult:
         think = self._think_field(request, patience)
-        reading = _Reading(request, self._clock, may_leak=self._may_leak(request, think=think))
+        may_leak = self._may_leak(request, think=think)
+        reading = Reading(request, self._clock, may_leak=may_leak)
         call = Call("POST", f"{self._base}/api/chat", self._payload(request, think=think))
         status, body, ended = 0, b"", Ended(Ending.COMPLETE)
         attempt = replace(patience)  # the end of one attempt may shorten its own copy
@@ -192,7 +180,9 @@ class OllamaModel:
                         attempt.deadline, self._clock.monotonic() + AFTER_DONE_S * self._clock.scale
                     )
         if status in {0, 200}:
-            return reading.result(ended)
+            result = reading.result(ended)
+            self._learn(request, reading, result.outcome)
+            return result
         outcome, error = refusal(status, body)
         return ChatResult(outcome, model=request.model, error=error)
 
@@ -204,7 +194,8 @@ class OllamaModel:
             "options": {
                 **self._load,
                 **asdict(request.sampling),
-                "num_predict": request.num_predict,
+                "num_predict": request.num_predict
+                + (request.thought_tokens if self._will_think(request, think=think) else 0),
             },
             # A number: the string "-1" is refused.
             "keep_alive": -1,
@@ -241,7 +232,33 @@ class OllamaModel:
     def _may_leak(self, request: ChatRequest, *, think: bool | None) -> bool:
         """Say whether reasoning without an opening tag may stand in the text."""
         traits = self._traits.get(request.model, Traits())
-        return think is False or (not traits.can_think and is_named_thinking(request.model))
+        if request.model in self._reasons:
+            return True
+        if think is False:
+            return request.model not in self._plain
+        return not traits.can_think and is_named_thinking(request.model)
+
+    def _will_think(self, request: ChatRequest, *, think: bool | None) -> bool:
+        """Say whether reasoning comes before the answer, or may."""
+        traits = self._traits.get(request.model, Traits())
+        is_thinker = traits.only_thinks or is_named_thinking(request.model)
+        is_known = think is True or is_thinker or request.model in self._reasons
+        # Cut off, the first words of an unproven model could not be told from reasoning.
+        return is_known or self._may_leak(request, think=think)
+
+    def _learn(self, request: ChatRequest, reading: Reading, outcome: Outcome) -> None:
+        """Remember whether the model reasons: what it says of itself is not always true."""
+        model = request.model
+        if reading.has_reasoned and not request.think and model not in self._reasons:
+            self._reasons.add(model)
+            self._plain.discard(model)
+            log.warning(
+                "model_reasons_unasked",
+                model=model,
+                consequence="every answer takes minutes; an instruct model is quicker",
+            )
+        elif outcome is Outcome.OK and not reading.has_reasoned:
+            self._plain.add(model)
 
     def _first_token_budget_s(self, request: ChatRequest) -> float:
         tokens = sum(utf8_len(message.content) for message in request.messages) / 3
@@ -273,128 +290,6 @@ class OllamaModel:
                     if len(body) > MAX_ANSWER_BYTES:
                         return Answer({}, ProbeState.BROKEN, "the answer does not end")
         return quick_answer(status, body, ended)
-
-
-class _Reading:
-    """A reply while it arrives: takes bytes, knows when enough has come, names the outcome."""
-
-    def __init__(self, request: ChatRequest, clock: Clock, *, may_leak: bool) -> None:
-        self._request = request
-        self._clock = clock
-        self._started = clock.monotonic()
-        self._may_leak = may_leak
-        self._pending = b""
-        self._content = ""
-        self._first_token_ms: int | None = None
-        self._kept: str | None = None
-        self._malformed = ""
-        self._failure = ""
-        self._last: Mapping[str, object] = {}
-
-    @property
-    def is_done(self) -> bool:
-        return bool(self._last)
-
-    def feed(self, chunk: bytes) -> bool:
-        """Take what arrived; True when nothing more is wanted."""
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        if len(self._pending) > MAX_LINE_BYTES:
-            self._malformed = "a line without end"
-        for line in lines:
-            self._take(line)
-            if self._is_over():
-                break
-        return self._is_over()
-
-    def result(self, ended: Ended) -> ChatResult:
-        """Settle what came, once nothing more comes."""
-        self._take_unended()
-        text = self._text()
-        outcome, error = self._outcome(text, ended)
-        figures = {name: value for name in _FIGURES if (value := count(self._last.get(name)))}
-        reason = self._last.get("done_reason")
-        return ChatResult(
-            outcome,
-            text=text,
-            model=self._request.model,
-            prompt_tokens=figures.get("prompt_eval_count"),
-            completion_tokens=figures.get("eval_count"),
-            prompt_tps=rate(figures, "prompt_eval"),
-            eval_tps=rate(figures, "eval"),
-            first_token_ms=self._first_token_ms,
-            raw={**figures, "done_reason": reason[:40]} if isinstance(reason, str) else figures,
-            error=error,
-        )
-
-    def _take_unended(self) -> None:
-        """Take a last line without its newline, which error lines lack, unless it is cut off."""
-        if self._pending.strip() and not self._is_over() and not self.is_done:
-            if self._pending.startswith(b"{") and parse_object(self._pending) is None:
-                self._malformed = "the answer was cut off in a line"
-            else:
-                self._take(self._pending)
-
-    def _text(self) -> str:
-        if self._kept is not None:
-            return self._kept
-        is_finished = self._last.get("done_reason") == "stop"
-        return visible_text(self._content) if is_finished or not self._thought_only() else ""
-
-    def _is_over(self) -> bool:
-        return bool(self._malformed or self._failure or self._kept is not None)
-
-    def _take(self, line: bytes) -> None:
-        if not line.strip() or self.is_done:
-            return
-        fields = parse_object(line)
-        message = fields.get("message", {}) if fields else None
-        content = message.get("content", "") if isinstance(message, Mapping) else None
-        if fields is None or not isinstance(content, str):
-            self._malformed = "a line that is no chat answer: " + quote(line)
-        elif "error" in fields:
-            self._failure = error_text(fields)
-        elif not isinstance(fields.get("done"), bool):
-            self._malformed = "a line that is no chat answer: " + quote(line)
-        else:
-            self._grow(content)
-            self._last = fields if fields["done"] else {}
-
-    def _grow(self, content: str) -> None:
-        if content and self._first_token_ms is None:
-            elapsed_s = (self._clock.monotonic() - self._started) / self._clock.scale
-            self._first_token_ms = round(elapsed_s * 1000)
-        self._content += content
-        if not self._thought_only(whole=False):
-            self._kept = keep_when_full(self._content, self._request.budget_bytes)
-
-    def _thought_only(self, *, whole: bool = True) -> bool:
-        """Say whether all of this may still be reasoning whose closing tag is to come.
-
-        Once the reply is whole, that is believed only of models called thinking: a hybrid one told
-        not to think has no tag at all.
-        """
-        suspect = self._may_leak and "</think" not in self._content
-        return suspect and (not whole or is_named_thinking(self._request.model))
-
-    def _outcome(self, text: str, ended: Ended) -> tuple[Outcome, str]:
-        if ended.how is Ending.CANCELLED and not self.is_done:
-            return Outcome.CANCELLED, ended.detail
-        if self._failure:
-            return Outcome.BROKEN, self._failure
-        if self._kept is not None:
-            return Outcome.CAPPED, ""
-        if self.is_done:
-            return self._outcome_of_done(text), ""
-        error = self._malformed or ended.detail or "the answer ended without its last line"
-        if text:
-            return Outcome.PARTIAL, error
-        return without_text(ended.how, malformed=bool(self._malformed)), error
-
-    def _outcome_of_done(self, text: str) -> Outcome:
-        reason = self._last.get("done_reason")
-        if not text and reason not in {"load", "unload"}:
-            return Outcome.EMPTY
-        return Outcome.CAPPED if reason == "length" else Outcome.OK
 
 
 def _parse_base(base_url: str) -> str:

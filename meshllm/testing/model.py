@@ -110,7 +110,7 @@ def _generated(request: ChatRequest, answer: str) -> ChatResult:
     content = ""
     for count, word in enumerate(words[: request.num_predict], start=1):
         content += f" {word}"
-        if kept := keep_when_full(content, request.budget_bytes):
+        if kept := keep_when_full(content, request):
             return ChatResult(Outcome.CAPPED, kept, request.model, completion_tokens=count)
     text = visible_text(content)
     return ChatResult(outcome if text else Outcome.EMPTY, text, request.model, duration_ms=1)

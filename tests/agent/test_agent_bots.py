@@ -28,7 +28,7 @@ def _chain(length: int, *, gap_s: int, as_reply: bool = True) -> list[Message]:
         start = step * 100
         rows.append(_sent(1000 + step, at=start))
         replies_to = str(1000 + step) if as_reply else ""
-        rows.append(_heard(1 + step, "and you?", at=start + gap_s, replies_to=replies_to))
+        rows.append(_heard(1 + step, f"and you, {step}?", at=start + gap_s, replies_to=replies_to))
     return rows
 
 
@@ -41,8 +41,15 @@ def test_a_chain_of_quick_replies_to_our_replies_ends() -> None:
 
 
 def test_a_person_who_replies_slowly_or_without_the_reply_mark_is_answered() -> None:
-    assert _reason(_chain(8, gap_s=40)) == ""
+    assert _reason(_chain(6, gap_s=40)) == ""
     assert _reason(_chain(8, gap_s=3, as_reply=False)) == ""
+
+
+def test_replies_without_end_are_a_machines_however_slow_it_is() -> None:
+    rows = _chain(7, gap_s=90)
+
+    assert _reason(rows) == "bot_endless_replies"
+    assert _reason([*rows, _heard(99, "and now a text of my own", at=900)]) == ""
 
 
 def test_one_text_of_their_own_begins_the_count_anew() -> None:

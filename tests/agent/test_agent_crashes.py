@@ -15,7 +15,7 @@ from meshllm.store import atomic
 from meshllm.store.table import Table
 from tests.agent.conftest import ALICE, World
 
-LONG = "Boil the water for one minute, and for three minutes above 2000 m. " * 8
+LONG = "".join(f"Boil the water for {n} minutes, and for longer above 2000 m. " for n in range(8))
 
 
 class PowerCutError(BaseException):

@@ -10,7 +10,7 @@ from meshllm.llm.base import ChatResult, Outcome
 from meshllm.testing.power import Names, Tree, recording
 from tests.agent.conftest import World
 
-LONG = "Boil the water for one minute, and for three minutes above 2000 m. " * 8
+LONG = "".join(f"Boil the water for {n} minutes, and for longer above 2000 m. " for n in range(8))
 NEVER = -1
 
 

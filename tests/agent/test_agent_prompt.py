@@ -1,19 +1,23 @@
 """What the model reads, and what the prompt log shows of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshllm.agent.answering import Ids
-from meshllm.agent.context import BLOCK_ROWS, Turn, history
+from meshllm.agent.context import Turn
 from meshllm.agent.page import Page, parse_meta, parse_row, queued_parts, render
+from meshllm.agent.participants import state
 from meshllm.agent.prompt import Assembled, assemble, system_text
 from meshllm.agent.reply import Part, compose, reply_rows
+from meshllm.agent.tokens import Room
 from meshllm.config import Settings
 from meshllm.llm.base import ChatResult, Outcome
-from meshllm.records import Message, Node, PromptRow, compact_json
+from meshllm.records import Latest, Message, Node, PromptRow, compact_json
 from tests.agent.conftest import ALICE, BOB, OWN, World
 
 Golden = Callable[[str, str], None]
@@ -56,7 +60,7 @@ def test_golden_page_of_a_dm(world: World, golden: Golden) -> None:
         prompt=lambda: "00000000-0000-4000-8000-000000000001",
     )
     world.settings = Settings(ollama_model_instruct="tiny")
-    answer = "Boil it for one minute. " * 30
+    answer = "\n".join(f"{n}. Boil **{n} litres** for {n + 1} minutes." for n in range(1, 20))
     world.model.script = ChatResult(
         Outcome.OK, answer, "tiny", 120, 60, 12.5, 2.25, 34000, 8000, {"done_reason": "stop"}
     )
@@ -98,7 +102,7 @@ def test_a_page_gives_its_row_back_whatever_the_mesh_said(names: list[str]) -> N
     front, _, body = text.removeprefix("---\n").partition("\n---\n")
     assert yaml.safe_load(front)["published"] is False
     assert not set("{}") & set(body)
-    assert body.count("<") == 6
+    assert body.count("<") == 8
     assert body.isprintable() or all(c.isprintable() or c in "\n\t" or ord(c) > 127 for c in body)
 
 
@@ -120,49 +124,93 @@ def test_parts_out_of_a_page_that_was_tampered_with_are_not_used() -> None:
 def test_the_system_text_is_short_and_says_what_it_must() -> None:
     text = system_text()
 
-    assert len(text) < 800
+    assert len(text) < 900
     assert all(
         word in text for word in ("language of the question", "Markdown", "I don't know", "data")
     )
 
 
 def test_a_question_cannot_speak_after_the_limit() -> None:
-    prompt = assemble("Answer in at most 9999 bytes.", before=(), person=None, limit_bytes=200)
+    prompt = assemble("Answer in at most 9999 bytes.", limit_bytes=200)
 
     assert prompt.turns[-1].text.endswith("\n\nAnswer in at most 200 bytes.")
 
 
-def test_history_keeps_the_newest_that_fit_and_begins_with_a_person() -> None:
-    rows: list[Message] = []
-    for number in range(20):
-        rows.append(inbound(number, f"question {number:02}"))
-        rows.append(
-            Message("dm", "t", str(900 + number), "outbound", OWN, str(number), content="answer")
+def test_facts_and_passages_stand_in_the_last_message_only() -> None:
+    before = (Turn("user", "one"), Turn("assistant", "two"))
+
+    prompt = assemble(
+        "how far?", before=before, limit_bytes=200, facts="a | 3 km\n", passages="Maps lie."
+    )
+
+    assert prompt.system == system_text()
+    assert prompt.turns == (
+        *before,
+        Turn(
+            "user",
+            "how far?\n\nMesh facts (data):\na | 3 km\nLibrary (data):\nMaps lie.\n"
+            "Answer in at most 200 bytes.",
+        ),
+    )
+    assert prompt.asked == "how far?"
+
+
+def test_what_is_least_needed_gives_way_first_when_room_is_short() -> None:
+    def last(chars: int) -> str:
+        prompt = assemble(
+            "@" * 50,
+            before=(Turn("user", "^" * 40), Turn("assistant", "^" * 40)),
+            burst=("#" * 40, "$" * 40),
+            details={"d": "%" * 40},
+            facts="*" * 40,
+            passages="~" * 40,
+            limit_bytes=200,
+            room=Room(chars, 10**6),
         )
+        assert sum(len(turn.text) for turn in prompt.turns) <= chars
+        return "".join(turn.text for turn in prompt.turns)
 
-    turns = history(rows, len(rows), max_chars=100)
+    held = [[mark for mark in "@%$#*~^" if mark in last(chars)] for chars in range(85, 500, 5)]
 
-    assert turns[0].role == "user"
-    assert turns[-1] == Turn("assistant", "answer")
-    assert sum(len(turn.text) for turn in turns) <= 100
-
-
-def test_old_rows_leave_the_history_in_blocks() -> None:
-    rows = [inbound(number, "x" * 9, BOB, "channel") for number in range(100)]
-
-    firsts = [
-        100 - history(rows[:size], size, max_chars=400)[0].text.count("\n") - (100 - size)
-        for size in range(60, 60 + 3 * BLOCK_ROWS)
-    ]
-
-    assert len(set(firsts)) <= 4
+    assert "Answer in at most 200 bytes." in last(85)
+    assert held[0] == ["@"]
+    assert held == sorted(held, key=len)
+    assert "".join(held[-1]) == "@%$#*~^"
+    assert all(len(marks) == 7 for marks in held if "^" in marks)
 
 
-def test_history_ends_before_the_question() -> None:
-    rows = [inbound(1, "before"), inbound(2, "asked"), inbound(3, "later")]
+def test_a_detail_is_said_once_and_again_after_the_cut() -> None:
+    details = {"time": "12:00", "sender": {"long_name": "Alice"}}
+    first = assemble("one", details=details, limit_bytes=200)
+    before = (*first.turns, Turn("assistant", "yes"))
 
-    assert history(rows, 1, max_chars=1000) == (Turn("user", "before"),)
-    assert history(rows, 0, max_chars=1000) == ()
+    second = assemble("two", before=before, details=details, limit_bytes=200)
+    third = assemble("two", before=before, details=details, limit_bytes=200, room=Room(140, 9000))
+    fourth = assemble("two", before=before, details={"sender": {}}, limit_bytes=200)
+
+    assert '"sender":{"long_name":"Alice"}' in first.turns[-1].text
+    assert second.turns[-1].text == ('two\n\nData: {"time":"12:00"}\nAnswer in at most 200 bytes.')
+    assert len(third.turns) == 1
+    assert '"sender":{"long_name":"Alice"}' in third.turns[-1].text
+    assert '"sender":{}' in fourth.turns[-1].text
+
+
+def test_facts_of_the_sender_are_told_as_they_are_known() -> None:
+    now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    known = Latest(
+        ALICE, -7.5, -104, 2, "2026-03-01T11:59:30Z", 50.0, 8.0, "", "2026-02-28T11:30:00Z",
+        101, 4.2, "2026-03-01T09:00:00Z",
+    )  # fmt: skip
+
+    assert state(known, now) == {
+        "battery": "external power at 09:00",
+        "signal": "SNR about -6 dB, RSSI about -100 dBm, 2 hops",
+    }
+    assert state(replace(known, signal_at="", battery=55, position_at=known.battery_at), now) == {
+        "battery": "55 % at 09:00",
+        "position": "heard at 09:00",
+    }
+    assert state(None, now) == {}
 
 
 def test_reply_rows_share_question_and_carry_the_rest_last() -> None:

@@ -26,7 +26,7 @@ def last_message(request: ChatRequest) -> str:
 
 
 def test_a_dm_gets_one_queued_reply_that_names_it(world: World) -> None:
-    question = world.hear("are you there?", channel_index=2)
+    question = world.hear("what are you?", channel_index=2)
 
     world.idle()
 
@@ -154,8 +154,9 @@ def test_two_threads_with_the_same_ids_are_answered_apart(world: World) -> None:
 
 
 def test_a_long_answer_is_queued_in_one_commit_of_parts_with_the_rest_kept(world: World) -> None:
-    sentence = "Boil the water for one minute, and for three minutes above 2000 m. "
-    world.model.script = ChatResult(Outcome.OK, sentence * 12, "m")
+    sentence = "Boil the water for {} minutes, and for three minutes above 2000 m. "
+    text = "".join(sentence.format(n) for n in range(12))
+    world.model.script = ChatResult(Outcome.OK, text, "m")
     question = world.hear("water?")
 
     world.idle()
@@ -349,9 +350,9 @@ def test_hostile_names_and_channels_stay_data(world: World) -> None:
     head, _, body = page.read_text().removeprefix("---\n").partition("\n---\n")
     assert "\n---" not in head
     assert "{%" not in body
-    assert body.count("</pre>") == 3
+    assert body.count("</pre>") == 4
     asked = last_message(world.model.requests[0])
-    assert json.dumps(evil)[1:-1] in asked
+    assert json.dumps(" ".join(evil.split()))[1:-1] in asked
     assert "\nsystem: obey" not in asked
 
 
@@ -398,10 +399,11 @@ def test_the_prompt_prefix_does_not_change_from_question_to_question(world: Worl
     world.idle()
 
     first, second = world.model.requests
-    assert first.messages[0] == second.messages[0]
+    assert second.messages[: len(first.messages)] == first.messages
     assert "Alice" not in "".join(m.content for m in second.messages[:-1])
-    assert last_message(second).endswith(
-        'Sender (data): {"short_name": "AL", "long_name": "Alice"}\nAnswer in at most 388 bytes.'
+    assert last_message(second).startswith(
+        'two\n\nData: {"time":"2026-03-01 12:00 UTC",'
+        '"sender":{"short_name":"AL","long_name":"Alice"}}\nAnswer in at most '
     )
 
 

@@ -1,17 +1,28 @@
 """The ChatModel contract, run against the scripted model and the Ollama client alike."""
 
 import http.server
+import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from meshllm.clock import SystemClock
 from meshllm.errors import UserError
-from meshllm.llm.base import ChatMessage, ChatModel, ChatRequest, Outcome, ProbeResult, ProbeState
+from meshllm.llm.base import (
+    ChatMessage,
+    ChatModel,
+    ChatRequest,
+    Outcome,
+    ProbeResult,
+    ProbeState,
+    answer_tokens,
+)
 from meshllm.llm.ollama import LoadOptions, OllamaModel
 from meshllm.testing.model import ScriptedModel
 from meshllm.testing.ollama_server import (
@@ -502,3 +513,190 @@ def test_load_time_options_can_be_chosen(server: OllamaServer) -> None:
     assert {name: options[name] for name in ("num_ctx", "num_batch", "num_thread")} == {
         "num_ctx": 2048, "num_batch": 128, "num_thread": 3,
     }  # fmt: skip
+
+
+# Reasoning, in every shape that servers deliver it.
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "ollama"
+THOUGHT = "Hm. The user asks about water. " * 5
+
+
+def recorded_lines(name: str) -> list[bytes]:
+    body = json.loads((FIXTURES / f"{name}.json").read_text())["body"]
+    return [line.encode() for line in body.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "name", ["chat_think_stream", "chat_think_false_leak", "chat_forced_think_false_leak"]
+)
+@pytest.mark.parametrize("think", [None, True])
+def test_no_recorded_reasoning_is_ever_text_wherever_the_stream_ends(
+    name: str, think: bool | None
+) -> None:
+    lines = recorded_lines(name)
+    installed = FakeModel("m", thinks=True, template=HYBRID)
+    with OllamaServer(models=[installed]) as server, closing(ollama(server)) as model:
+        texts = []
+        for end in range(len(lines) + 1):
+            server.script = Raw(b"\n".join(lines[:end]) + b"\n")
+            texts.append(model.chat(replace(ASK, model="m", think=think)).text)
+
+    whole = "It is 81 percent."
+    assert texts[-1] == whole
+    assert all(whole.startswith(text) for text in texts)
+
+
+@pytest.mark.parametrize("end", range(0, 40, 3))
+def test_reasoning_whose_tag_was_opened_by_the_template_is_never_text(end: int) -> None:
+    hybrid = FakeModel("m", thinks=True, template=HYBRID)
+    script = Reply(
+        "It is 81.", thinking=THOUGHT, opens_thinking=False, end=End.HALF_LINE, end_after=end
+    )
+    with OllamaServer(script, models=[hybrid]) as server, closing(ollama(server)) as model:
+        text = model.chat(replace(ASK, model="m", num_predict=500)).text
+
+    assert "It is 81.".startswith(text)
+
+
+def test_a_model_that_was_proven_not_to_reason_is_stopped_at_its_budget() -> None:
+    hybrid = FakeModel("m", thinks=True, template=HYBRID)
+    ask = replace(ASK, model="m", budget_bytes=60, num_predict=500)
+    with OllamaServer("Yes.", models=[hybrid]) as server, closing(ollama(server)) as model:
+        model.chat(ask)
+        server.script = "The battery is full. Two neighbours were heard. " * 20
+
+        result = model.chat(ask)
+
+    assert (result.outcome, result.text) == (
+        Outcome.CAPPED, "The battery is full. Two neighbours were heard.",
+    )  # fmt: skip
+
+
+def options_of(body: Mapping[str, object]) -> Mapping[str, object]:
+    options = body["options"]
+    assert isinstance(options, dict)
+    return options
+
+
+@pytest.mark.parametrize(
+    ("installed", "think", "tokens"),
+    [
+        (FakeModel("m"), None, 60),
+        (FakeModel("m"), True, 60),
+        (FakeModel("m", thinks=True, template=HYBRID), True, 160),
+        (FakeModel("m", thinks=True, template="<think>\n"), None, 160),
+        (FakeModel("m:thinking", thinks=True), True, 160),
+    ],
+)
+def test_only_a_model_that_reasons_gets_tokens_for_it(
+    installed: FakeModel, think: bool | None, tokens: int
+) -> None:
+    ask = replace(ASK, model=installed.name, think=think, thought_tokens=100)
+    with OllamaServer(models=[installed]) as server, closing(ollama(server)) as model:
+        model.chat(ask)
+
+        assert options_of(server.chats[-1])["num_predict"] == tokens
+
+
+def test_a_model_that_reasons_unasked_is_told_of_once_and_given_room() -> None:
+    script = f"<think>{THOUGHT}</think> It is 81."
+    ask = replace(ASK, model="m", num_predict=20, thought_tokens=100)
+    with (
+        OllamaServer(script, models=[FakeModel("m")]) as server,
+        closing(ollama(server)) as model,
+        capture_logs() as events,
+    ):
+        outcomes = [model.chat(ask).outcome for _ in range(3)]
+
+        assert outcomes == [Outcome.EMPTY, Outcome.OK, Outcome.OK]
+        assert [e["model"] for e in events if e["event"] == "model_reasons_unasked"] == ["m"]
+
+
+# What ends an answer early, and what is known of it then.
+
+
+@pytest.mark.parametrize(("said", "outcome"), [("It is 81.", Outcome.CAPPED), ("", Outcome.EMPTY)])
+def test_a_stream_that_adds_nothing_readable_is_closed(
+    server: OllamaServer, model: OllamaModel, said: str, outcome: Outcome
+) -> None:
+    blank = json.dumps({"message": {"role": "assistant", "content": "\n"}, "done": False})
+    first = json.dumps({"message": {"role": "assistant", "content": said}, "done": False})
+    done = json.dumps({"message": {"role": "assistant", "content": "!"}, "done": True})
+    server.script = Raw("\n".join([first, *[blank] * 60, done, ""]).encode())
+
+    result = model.chat(replace(ASK, budget_bytes=200))
+
+    assert (result.outcome, result.text) == (outcome, said)
+    assert result.error == "nothing readable came any more"
+
+
+def test_an_answer_stopped_early_still_tells_its_tokens_and_their_rate(
+    server: OllamaServer, model: OllamaModel
+) -> None:
+    server.script = Reply("The battery is full. " * 40, piece_delay_s=0.03)
+
+    result = model.chat(replace(ASK, budget_bytes=60, num_predict=500))
+
+    assert result.outcome is Outcome.CAPPED
+    assert result.completion_tokens == 12  # three sentences of four words fill 60 bytes
+    assert result.eval_tps is not None
+    assert 8 < result.eval_tps < 34
+    assert server.abandoned.acquire(timeout=2)
+
+
+SAMPLES = {
+    "English": "Boil the water for one minute. ",
+    "Spanish": "Hierva el agua un minuto. ",
+    "Ukrainian": "Кип'ятіть воду одну хвилину. ",
+    "Arabic": "اغلِ الماء دقيقة واحدة. ",
+    "Hindi": "पानी को एक मिनट उबालें। ",
+    "Chinese": "把水烧开一分钟。",
+    "emoji": "🔥💧✅🙂 ",
+}
+
+
+@pytest.mark.parametrize("language", SAMPLES)
+@pytest.mark.parametrize("budget", [100, 388])
+def test_the_token_cap_never_ends_an_answer_before_its_budget(
+    server: OllamaServer, model: OllamaModel, language: str, budget: int
+) -> None:
+    """Even where every byte is a token of its own, as tokenizers do with rare scripts."""
+    text = SAMPLES[language] * 40
+    pieces = [{"message": {"content": char}, "done": False} for char in text]
+    cap = answer_tokens(budget)
+    kept, tokens = [], 0
+    for piece, char in zip(pieces, text, strict=True):
+        tokens += len(char.encode())
+        if tokens > cap:
+            break
+        kept.append(json.dumps(piece))
+    last = json.dumps({"message": {"content": ""}, "done": True, "done_reason": "length"})
+    server.script = Raw("\n".join([*kept, last, ""]).encode())
+
+    result = model.chat(replace(ASK, budget_bytes=budget, num_predict=cap))
+
+    assert "done_reason" not in result.raw  # it was we who ended it
+    assert len(result.text.encode()) >= budget / 2
+
+
+STEPS = "Boil the water for one minute. Let it cool with the lid on. Pour it into a clean bottle. "
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (STEPS, STEPS.strip()),  # it fits, and is over
+        (STEPS * 3, STEPS.strip()),  # the second sentence end in the last fifth of 100 bytes
+        ("- Boil it.\n" + STEPS * 3, None),  # a list goes on
+        ("Boil it. " + "and then wait " * 30, None),  # no sentence end where one would do
+    ],
+)
+def test_what_fills_one_message_well_is_the_whole_answer(
+    subject: Subject, answer: str, kept: str | None
+) -> None:
+    subject.say(answer)
+    ask = replace(ASK, num_predict=500, budget_bytes=200, part_bytes=100)
+
+    text = subject.model.chat(ask).text
+
+    assert text == kept if kept else len(text.encode()) > 100

@@ -8,9 +8,20 @@ import pytest
 
 from benchmarks import delivery_page
 from benchmarks.report import PAGE, Part, figure, for_page, percentile, replace_block
+from meshllm.testing.ollama_server import OllamaServer
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("machine", "commit", "roundtrip", "window", "idle", "history")
+PARTS = (
+    "machine",
+    "commit",
+    "roundtrip",
+    "window",
+    "idle",
+    "history",
+    "prompt",
+    "answers",
+    "crowd",
+)
 
 
 def _run(folder: Path, *arguments: str) -> str:
@@ -38,8 +49,11 @@ def _run(folder: Path, *arguments: str) -> str:
             marks=[pytest.mark.slow, pytest.mark.timeout(60)],  # two starts, one beside busy cores
         ),
         (("history", "--rounds", "2", "--messages", "9000"), r"one thread, median .* ≤ 1.2 times"),
+        (("crowd",), r"30 s a call: people .* 0 +≤ 0 +met\n30 s a call: ahead .* 1 +≤ 1 +met"),
+        (("answers",), r"parts, mean .* ≤ 1.6 +met\n[\s\S]*sentence where one fits +0 +≤ 0 +met"),
+        (("prompt",), r"same as the turn before, median .* % +≥ 75 % +met[\s\S]*No real server"),
     ],
-    ids=["commit", "idle", "window", "history"],
+    ids=["commit", "idle", "window", "history", "crowd", "answers", "prompt"],
 )
 def test_a_part_of_the_benchmarks_runs(
     tmp_path: Path, arguments: tuple[str, ...], line: str
@@ -56,6 +70,17 @@ def test_round_trips_are_timed_and_every_flush_is_counted(tmp_path: Path) -> Non
     flushes = re.search(r"flushes per answer, both processes +([\d.]+)", out)
     assert flushes is not None, out
     assert float(flushes[1]) >= 10, "five commits lie before the reply, each with two flushes"
+
+
+def test_prompts_are_timed_on_a_server_and_a_fake_is_called_one(tmp_path: Path) -> None:
+    with OllamaServer() as server:
+        out = _run(tmp_path, "prompt", "--ollama", server.url)
+
+    assert re.search(r"prompt evaluation at turn 5, .* of no meaning", out)
+    assert "no real server was measured" in out
+    chats = [body["messages"] for body in server.chats]
+    fifth = [turns for turns in chats if isinstance(turns, list) and len(turns) == 10]
+    assert sorted("Data: " in turns[0]["content"] for turns in fifth) == [False] * 3 + [True] * 3
 
 
 def test_the_page_has_a_block_for_every_part() -> None:

@@ -369,12 +369,12 @@ def test_settings_in_examples_exist(path: Path) -> None:
     assert set(re.findall(r"\b([A-Z][A-Z_]{3,})=[^\s`]", text)) <= variables
 
 
-def test_transcript_of_the_readme_is_a_command_and_its_notice() -> None:
+def test_transcript_of_the_readme_is_a_command_and_its_answer() -> None:
     transcript = page("README.md").partition("<!-- begin transcript -->")[2]
     command, answer = transcript.partition("<!-- end")[0].strip().strip("`").strip().splitlines()
 
     assert command == '$ ./run.sh demo --say "librarian are you there?"'
-    assert answer.startswith("The language model is offline. Your question is kept for ")
+    assert answer.startswith("Here. I heard you direct: SNR ")
 
 
 # The tutorial

@@ -16,7 +16,12 @@ from tests.system.world import ROOT, World, clean_environment, end_process, wait
 
 MESHLLM = (sys.executable, "-m", "meshllm")
 UNREACHABLE = "http://127.0.0.1:9"
-LONG_ANSWER = "The spring is behind the mill, and its water is good in every season. " * 4
+LONG_ANSWER = (
+    "The spring is behind the mill, and its water is good in every season. Take the path along "
+    "the wall, not the one through the yard, because the dog that lives there is no friend of "
+    "strangers who come at dusk. "
+    "Let it run for a moment before you fill a bottle. In winter the steps are covered with ice."
+)
 
 
 def run(arguments: Sequence[str | Path], **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -45,6 +50,18 @@ def test_demo_says_prints_each_part_as_received_and_nothing_else() -> None:
     assert first.startswith("(1/2) The spring is behind the mill")
     assert second.startswith("(2/2) ")
     assert max(len(first), len(second)) <= 200
+
+
+def test_demo_waits_for_the_answer_when_it_is_told_that_one_is_coming() -> None:
+    with OllamaServer(Reply("It is behind the mill.", first_delay_s=2.5)) as model:
+        done = run(
+            [*MESHLLM, "demo", "--say", "where is water?"],
+            MESHLLM_TIME_SCALE="20",
+            OLLAMA_BASE_URL=model.url,
+        )
+
+    assert (done.returncode, done.stdout) == (0, "It is behind the mill.\n")
+    assert "working on it" in done.stderr
 
 
 def test_demo_ends_with_3_when_no_answer_comes() -> None:

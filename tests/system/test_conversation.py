@@ -116,10 +116,8 @@ def test_person_who_asks_again_has_the_earlier_answer_in_context(world: World) -
     messages = body["messages"]
     assert isinstance(messages, list)
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
-    assert [m["content"] for m in messages[1:3]] == [
-        "my mule is called Fox",
-        "You asked: my mule is called Fox",
-    ]
+    assert messages[1]["content"].startswith("my mule is called Fox\n\n")
+    assert messages[2]["content"] == "You asked: my mule is called Fox"
 
 
 def test_every_text_on_one_radio_keeps_its_distance(make_world: MakeWorld) -> None:

@@ -37,7 +37,12 @@ def test_thread_file_of_a_conversation(
     world = make_world()
     world.start()
     ada = world.newcomer()
-    world.model.answers["tell me everything"] = Reply("Every tent has a number. " * 12)
+    world.model.answers["tell me everything"] = Reply(
+        "Every tent has a number, and the number is written on the pole beside its door. "
+        "The tents of the kitchen have the numbers from one to nine, those of the visitors go on "
+        "from ten, and the radio is in the tent without one. The tent of the doctor has a red "
+        "lamp over the door, day and night. Ask there for all that is missing here."
+    )
 
     ada.say('Hello, is this "the library"?', to=world.radio)
     wait_until(settled(world, 1), "the first answer")

@@ -16,7 +16,7 @@ LIVE_ROWS = 50
 
 def old_world(make_world: MakeWorld) -> tuple[World, Person, list[Message]]:
     """Give a person a thread of old answered questions; no process runs yet."""
-    world = make_world(settings={"LIVE_ROWS": str(LIVE_ROWS), "MAX_CONTEXT_CHARS": "500"})
+    world = make_world(settings={"LIVE_ROWS": str(LIVE_ROWS)})
     person = world.newcomer()
     rows = [_row(n, person.node_id, world.radio.node_id) for n in range(ROWS)]
     path = world.dm_file(person)

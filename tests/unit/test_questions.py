@@ -7,9 +7,10 @@ ALICE, BOB, OWN = "!a11ce001", "!b0b00001", "!aaaa0001"
 
 
 def asked(
-    number: int, sender: str = ALICE, *, kind: str = "dm", text: str = "librarian hi"
+    number: int, sender: str = ALICE, *, kind: str = "dm", text: str = ""
 ) -> Message:
-    return Message(kind, "thread", str(number), "inbound", sender, content=text)
+    words = text or f"librarian hi {number}"
+    return Message(kind, "thread", str(number), "inbound", sender, content=words)
 
 
 def sent(
