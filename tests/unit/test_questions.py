@@ -6,9 +6,7 @@ from meshllm.records import Message, compact_json
 ALICE, BOB, OWN = "!a11ce001", "!b0b00001", "!aaaa0001"
 
 
-def asked(
-    number: int, sender: str = ALICE, *, kind: str = "dm", text: str = ""
-) -> Message:
+def asked(number: int, sender: str = ALICE, *, kind: str = "dm", text: str = "") -> Message:
     words = text or f"librarian hi {number}"
     return Message(kind, "thread", str(number), "inbound", sender, content=words)
 
