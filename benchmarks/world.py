@@ -82,12 +82,13 @@ class World:
 
     def ask(self, peer: int) -> float:
         """Send a question down the radio's socket; return the moment just before."""
+        question_id = secrets.randbelow(2**32 - 1) + 1
         question = Packet(
             sender=peer,
             to=self.radio.num,
-            id=secrets.randbelow(2**32 - 1) + 1,
+            id=question_id,
             port=Port.TEXT,
-            payload=b"how long must water boil?",
+            payload=b"how long must water boil for %d people?" % (question_id % 1000),
             want_ack=True,
             hop_limit=3,
             hop_start=3,

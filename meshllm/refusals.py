@@ -126,6 +126,7 @@ _REFUSAL: Final = {
     language: regex.compile(rf"{_APOLOGY}?{_IDENTITY}?{_APOLOGY}?(?:{core}){_TAIL}", regex.I)
     for language, (core, _) in _REFUSALS.items()
 }
+_LINES: Final = frozenset(line for _, line in _REFUSALS.values())
 #: Says nothing beside a refusal.
 _FILLER: Final = regex.compile(
     rf"{_APOLOGY}{_TAIL}|{_IDENTITY}{_TAIL}"
@@ -152,3 +153,8 @@ def refusal_line(text: str) -> str:
             return ""
         language = language or found
     return _REFUSALS[language][1] if language else ""
+
+
+def is_refusal_line(text: str) -> bool:
+    """True for an honest line that another librarian would send in the place of a refusal."""
+    return text in _LINES

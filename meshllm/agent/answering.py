@@ -24,6 +24,7 @@ from meshllm.agent.questions import Question
 from meshllm.agent.reply import (
     CANNOT_ANSWER,
     NO_ANSWER,
+    Judged,
     Part,
     budget_bytes,
     compose,
@@ -183,8 +184,9 @@ class Answering:
     def reply(self, asked: Asked, result: ChatResult, text: str) -> Delivery:
         """Turn an answer into its page and rows. Raises TransientError."""
         borne_out, result = _borne_out(asked, text, result)
-        said = _judged(asked, text) if borne_out == text else borne_out
-        parts = self._compose(asked.thread, said)
+        said = _judged(asked, text) if borne_out == text else Judged(borne_out, "replaced")
+        is_unsaid = result.outcome is Outcome.CAPPED and not said.fault
+        parts = self._compose(asked.thread, said.text, is_unsaid=is_unsaid)
         source = asked.question.row
         rows = self._reply_rows(asked.thread, source, parts, asked.prompt_id)
         page = self._page(asked, result, parts)
@@ -194,7 +196,7 @@ class Answering:
 
     def failure(self, asked: Asked, result: ChatResult) -> Delivery:
         """Turn a failed call into its page and a notice; at the last try, into an honest no."""
-        if self._attempts(asked.thread, asked.question) + _counts(result) >= MAX_CALLS:
+        if self.attempts(asked.thread, asked.question) + _counts(result) >= MAX_CALLS:
             return self.reply(asked, result, CANNOT_ANSWER)
         delivery = self.notice(asked.thread, asked.question, result.outcome.value)
         delivery.page = self._page(asked, result, ())
@@ -209,7 +211,7 @@ class Answering:
         """
         is_empty = result.outcome is Outcome.EMPTY
         limit = MAX_EMPTY_CALLS if is_empty else MAX_CALLS
-        if self._attempts(asked.thread, asked.question) + _counts(result) >= limit:
+        if self.attempts(asked.thread, asked.question) + _counts(result) >= limit:
             return self.reply(asked, result, NO_ANSWER if is_empty else CANNOT_ANSWER)
         page = self._page(asked, result, ())
         return Delivery(
@@ -270,7 +272,7 @@ class Answering:
 
     def has_used_up_calls(self, thread: Thread, question: Question) -> bool:
         """Say whether a question may cost no further call."""
-        return self._attempts(thread, question) >= MAX_CALLS
+        return self.attempts(thread, question) >= MAX_CALLS
 
     def is_noticed(self, thread: Thread, question: Question, kind: str = OFFLINE) -> bool:
         """Say whether the person was told that the model is away, or another kind of notice."""
@@ -312,13 +314,14 @@ class Answering:
             raise TransientError(f"{thread.path}: cannot be used now")
         return found[0]
 
-    def _compose(self, thread: Thread, text: str) -> tuple[Part, ...]:
+    def _compose(self, thread: Thread, text: str, *, is_unsaid: bool = False) -> tuple[Part, ...]:
         return compose(
             text,
             max_parts=self._limits.reply_parts,
             max_chars=self._limits.message_chars,
             taken={row.message_id for row in self._rows(thread)},
             new_id=self._ids.message,
+            is_unsaid=is_unsaid,
         )
 
     def _reply_rows(
@@ -327,7 +330,8 @@ class Answering:
         own_id = self._book.own_id(thread.tree)
         return reply_rows(parts, source, own_id=own_id, now=self._now(), prompt_id=prompt_id)
 
-    def _attempts(self, thread: Thread, question: Question) -> int:
+    def attempts(self, thread: Thread, question: Question) -> int:
+        """Count the model calls that a question has cost."""
         calls = self._prompts.calls(question_key(thread.tree.node_uid, question.row))
         return sum(call.is_attempt for call in calls)
 
@@ -384,14 +388,14 @@ def _borne_out(asked: Asked, text: str, result: ChatResult) -> tuple[str, ChatRe
     return asked.mesh.told, replace(result, error=reason)
 
 
-def _judged(asked: Asked, answer: str) -> str:
+def _judged(asked: Asked, answer: str) -> Judged:
     """Clean an answer; what is none gives way to an honest line, and the log says why."""
     question = asked.question.text
     judged = judge(answer, question=question, system_text=asked.prompt.system)
     if judged.fault:
         names = _names(asked.thread, asked.question)
         log.warning("answer_faulty", fault=judged.fault, prompt_id=asked.prompt_id, **names)
-    return judged.text
+    return judged
 
 
 def _counts(result: ChatResult) -> bool:

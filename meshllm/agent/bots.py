@@ -14,7 +14,10 @@ from meshllm.agent.questions import Question
 from meshllm.agent.reply import CANNOT_ANSWER, LEAKED, NO_ANSWER
 from meshllm.agent.safety import is_safety_line
 from meshllm.clock import parse_utc
+from meshllm.commands.base import MORE
+from meshllm.commands.parts import FIXED_LINES
 from meshllm.records import Message
+from meshllm.refusals import is_refusal_line
 from meshllm.text import is_part_marked
 
 #: Replies to our own texts, each within this time, that no thumb types several times running.
@@ -31,7 +34,7 @@ MAX_ECHOES: Final = 3
 LOOP: Final = "bot_loop"
 ENDLESS: Final = "bot_endless_replies"
 _BOT_MARKS: Final = ("[ai]", "[bot]", "\N{ROBOT FACE}")
-_HONEST_LINES: Final = frozenset({NO_ANSWER, CANNOT_ANSWER, LEAKED})
+_HONEST_LINES: Final = frozenset({NO_ANSWER, CANNOT_ANSWER, LEAKED, *FIXED_LINES})
 
 
 def bot_reason(question: Question, rows: Sequence[Message]) -> str:
@@ -56,7 +59,8 @@ def bot_reason(question: Question, rows: Sequence[Message]) -> str:
 def _is_bot_text(text: str) -> bool:
     if text.casefold().startswith(_BOT_MARKS) or text in _HONEST_LINES:
         return True
-    return is_notice_text(text) or is_safety_line(text) or is_fixed_line(text)
+    lines = (is_notice_text, is_safety_line, is_fixed_line, is_refusal_line)
+    return any(is_ours(text) for is_ours in lines)
 
 
 def _concerns(row: Message, asked: Message) -> bool:
@@ -122,10 +126,17 @@ def _echoes(chain: Sequence[Message]) -> int:
                 break
             before = row
         elif before is not None:
-            if not _is_within(row, before, ECHO):
+            if not _is_within(row, before, ECHO) or _is_rest(row):
                 break
             count, before = count + 1, None
     return count
+
+
+def _is_rest(row: Message) -> bool:
+    """True for a piece of an answer that "more" gave: who reads on says the same word each time."""
+    if row.content in FIXED_LINES or '"command"' not in row.meta_json:
+        return False
+    return bool(row.meta.get("command") == MORE)
 
 
 def _words(row: Message) -> str:

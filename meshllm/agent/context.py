@@ -18,7 +18,9 @@ RowKey = tuple[str, ...]
 
 #: Marks that chat templates put between turns, and around reasoning: in a text they are text.
 _TEMPLATE_MARK: Final = re.compile(
-    r"<(?=\||/?(?:start|end)_of_turn>|/?think(?:ing)?>)", re.IGNORECASE
+    r"<(?=\||/?(?:start|end)_of_turn>|/?think(?:ing)?>|/?s>|[be]os>|<?/?SYS>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS)\])",
+    re.IGNORECASE,
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -66,7 +68,7 @@ def plain(text: str) -> str:
     What is left comes back from a page of the prompt log exactly as it was.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _TEMPLATE_MARK.sub("< ", _CONTROL.sub(" ", text))
+    return _TEMPLATE_MARK.sub(r"\g<0> ", _CONTROL.sub(" ", text))
 
 
 def one_line(text: str) -> str:

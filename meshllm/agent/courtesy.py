@@ -25,7 +25,6 @@ from meshllm.agent.policy import DOWNGRADE
 from meshllm.agent.questions import Question, burst
 from meshllm.agent.safety import EMERGENCY_NOTICE, Danger
 from meshllm.agent.threads import Thread, ThreadBook
-from meshllm.commands.base import STOP
 
 log = structlog.get_logger()
 
@@ -65,10 +64,6 @@ class Courtesy:
         text = limit_text(self._hourly_limit, rest_s)
         told = self._line(thread, question, LIMIT, text)
         return told or Obstacle("hourly_limit", rest_s, is_deferral=True)
-
-    def limit_command(self, thread: Thread, question: Question) -> Delivery | Obstacle | None:
-        """Do the same for a command; `stop` is always obeyed. Raises TransientError."""
-        return None if STOP in question.text.casefold().split() else self.limit(thread, question)
 
     def flag(self, thread: Thread, question: Question) -> None:
         """Tell the operator, once a question, whose key is missing though they are answered."""

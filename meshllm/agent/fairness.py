@@ -25,6 +25,7 @@ class Waiting:
     radio: str
     age_s: float  #: since it was heard
     is_known: bool  #: the person was answered before in this thread
+    attempts: int = 0  #: calls that brought no answer; each counts like an answer that was had
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,9 @@ class _Counts:
 def line_up(waiting: Sequence[Waiting], served: Iterable[Served]) -> tuple[Waiting, ...]:
     """Order the waiting questions.
 
-    Nobody gets a second answer before everybody who waits had a first; radios take turns; then
-    the oldest goes first. In a crowd all that holds among people who were answered before and
-    among strangers, and the two take turns.
+    Nobody gets a second answer, or a second try, before everybody who waits had a first; radios
+    take turns; then the oldest goes first. In a crowd all that holds among people who were
+    answered before and among strangers, and the two take turns.
     """
     if len(waiting) < 2:
         return tuple(waiting)
@@ -86,7 +87,8 @@ def _rounds(waiting: Sequence[Waiting], counts: _Counts) -> list[tuple[int, Wait
         own = taken.setdefault(one.person, [])
         if one.subject not in own:
             own.append(one.subject)
-        numbered.append((counts.people[one.person] + own.index(one.subject), one))
+        had = counts.people[one.person] + one.attempts
+        numbered.append((had + own.index(one.subject), one))
     return numbered
 
 

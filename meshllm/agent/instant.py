@@ -17,7 +17,7 @@ from meshllm.agent.trigger import question_text
 from meshllm.agent.waiting import Line, lefts
 from meshllm.clock import Clock
 from meshllm.commands.ages import read_ages
-from meshllm.commands.base import Context, Queue
+from meshllm.commands.base import STOP, Context, Queue
 from meshllm.commands.mesh import Mesh
 from meshllm.commands.registry import Found, Registry
 from meshllm.errors import TransientError
@@ -53,9 +53,18 @@ class Instant:
         self._answered: dict[NodeTree, deque[float]] = {}
         book.is_command = self.is_command
 
-    def is_command(self, tree: NodeTree, row: Message) -> bool:
-        """Say whether a question is a command's: it is answered by itself and hides no other."""
-        return self._find(self._context(tree, row, (row,))) is not None
+    def is_command(self, tree: NodeTree, row: Message, rows: Sequence[Message]) -> bool:
+        """Say whether a question is a command's: it is answered by itself and hides no other.
+
+        `rows` is the thread as it stands.
+        """
+        return self._find(self._context(tree, row, rows)) is not None
+
+    def is_stop(self, thread: Thread, question: Question) -> bool:
+        """Say whether a question is the command that is obeyed whatever limits there are."""
+        rows = (question.row,)
+        found = self._find(self._context(thread.tree, question.row, rows))
+        return found is not None and found.command.name == STOP
 
     def rest_s(self, tree: NodeTree) -> float:
         """Scaled seconds until this radio may tell something again; 0 when it may now."""

@@ -12,7 +12,7 @@ from meshllm.records import Message
 #: How far back answers are counted: the hour of the limit for one person.
 RECENT_S: Final = 3600.0
 Age = Callable[[Message], float | None]
-IsCommand = Callable[[Message], bool]
+IsCommand = Callable[[Message, Sequence[Message]], bool]  #: a row, and the thread it stands in
 Key = tuple[str, str]
 
 
@@ -131,7 +131,7 @@ def _answer(
     return Answer(answered.row, row, is_first, is_command=bool(meta.get("command")))
 
 
-def _no_command(_: Message) -> bool:
+def _no_command(_row: Message, _rows: Sequence[Message]) -> bool:
     return False
 
 
@@ -161,7 +161,7 @@ def assess(
         is_fresh = age_now_s is not None and age_now_s <= max_age_s
         (fresh if is_fresh else expired).append(question)
     own, folded = _fold(fresh, seen.ended)
-    commands = {q.key for q in own if is_command(q.row)}
+    commands = {q.key for q in own if is_command(q.row, rows)}
     latest = {q.row.sender_id: q for q in own if q.key not in commands}
     # What grew old before a question that is still open is context of that one: its end is ours.
     expired = [

@@ -33,6 +33,7 @@ class Part:
     part: int
     parts: int
     rest: str = ""
+    is_unsaid: bool = False  #: the model was stopped here: "more" is a question for it
 
     def facts(self, source: Message) -> dict[str, object]:
         """Render for the prompt log."""
@@ -42,6 +43,7 @@ class Part:
             "part": self.part,
             "parts": self.parts,
             "rest": self.rest,
+            "unsaid": True if self.is_unsaid else "",
             "reply_to_id": source.message_id,
             "channel_index": channel_index(source),
         }
@@ -64,6 +66,7 @@ class Part:
             int(str(numbers[0])),
             int(str(numbers[1])),
             str(texts[2]),
+            facts.get("unsaid") is True,
         )
         is_packet_id = part.id.isascii() and part.id.isdigit() and 0 < int(part.id) < 2**32
         return part if is_packet_id and part.content else None
@@ -110,8 +113,11 @@ def compose(
     max_chars: int,
     taken: Collection[str],
     new_id: NewId = packet_id,
+    is_unsaid: bool = False,
 ) -> tuple[Part, ...]:
     """Split a text into parts with fresh ids, never none; also what an earlier part left over.
+
+    `is_unsaid` marks the last part of an answer that its model would have gone on with.
 
     The words of a model are judged before; here only what a screen would obey or hide is dropped.
     """
@@ -124,7 +130,7 @@ def compose(
     ids = fresh_ids(len(split.parts), taken, new_id)
     last = len(split.parts)
     return tuple(
-        Part(ids[i], content, i + 1, last, split.rest if i + 1 == last else "")
+        Part(ids[i], content, i + 1, last, *((split.rest, is_unsaid) if i + 1 == last else ()))
         for i, content in enumerate(split.parts)
     )
 
@@ -172,6 +178,8 @@ def _part_meta(part: Part, prompt_id: str) -> dict[str, object]:
         meta["prompt_id"] = prompt_id
     if part.rest:
         meta["rest"] = part.rest
+    if part.is_unsaid:
+        meta["unsaid"] = True
     return meta
 
 

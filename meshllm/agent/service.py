@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from meshllm.agent.admission import Admission, Obstacle, People
-from meshllm.agent.answering import Answering, Asked, Delivery, Ids, Limits, messages_of
+from meshllm.agent.answering import Answering, Asked, Delivery, Ids, messages_of
 from meshllm.agent.courtesy import Courtesy
 from meshllm.agent.deliveries import Deliveries, event_names, subject
 from meshllm.agent.fairness import MAX_LINE
@@ -23,7 +23,7 @@ from meshllm.agent.listing import ListCheck
 from meshllm.agent.model_worker import Answered, ModelWorker
 from meshllm.agent.notices import THINKING, WORKING, thinking_text, working_text
 from meshllm.agent.outcomes import Outcomes
-from meshllm.agent.policy import Backoff, Lists, Manners
+from meshllm.agent.policy import Backoff
 from meshllm.agent.prompt import Assembled, system_text
 from meshllm.agent.promptlog import FilePromptLog, NoPromptLog, PromptLog
 from meshllm.agent.questions import Question
@@ -31,13 +31,13 @@ from meshllm.agent.thinking import Thinking
 from meshllm.agent.threads import Thread, ThreadBook
 from meshllm.agent.turns import in_order, waited_too_long
 from meshllm.agent.waiting import Line, Running, Waits, due
+from meshllm.agent.wanted import limits, manners
 from meshllm.clock import Clock, Waker
 from meshllm.commands.registry import built_in
 from meshllm.config import Settings
 from meshllm.errors import TransientError
 from meshllm.layout import Layout
 from meshllm.llm.base import THOUGHT_TOKENS, ChatModel, ChatResult, Outcome
-from meshllm.llm.ollama import LoadOptions
 from meshllm.store import atomic
 from meshllm.store.space import DiskSpace
 from meshllm.store.watch import FolderWatch
@@ -94,10 +94,10 @@ class AgentService:
             people,
             self._prompts,
             clock,
-            _manners(settings),
+            manners(settings),
         )
         self._answering = Answering(
-            self._book, self._prompts, clock, limits=_limits(settings), ids=ids or Ids()
+            self._book, self._prompts, clock, limits=limits(settings), ids=ids or Ids()
         )
         self._courtesy = Courtesy(
             self._book,
@@ -114,7 +114,7 @@ class AgentService:
             self._answering,
             layout,
             clock,
-            room_bytes=_limits(settings).reply_bytes,
+            room_bytes=limits(settings).reply_bytes,
         )
         self._health = Health(clock, model=settings.ollama_model_instruct)
         self._thinking = Thinking(settings.ollama_model_think)
@@ -291,7 +291,11 @@ class AgentService:
         asked = [(t, q) for t in self._book.asking.values() for q in t.standing.open]
         admitted = [pair for pair in asked if not self._is_held(*pair) and self._admit(*pair)]
         commands = [pair for pair in admitted if _is_command(pair)]
-        line = in_order([pair for pair in admitted if not _is_command(pair)], self._book)
+        line = in_order(
+            [pair for pair in admitted if not _is_command(pair)],
+            self._book,
+            self._answering.attempts,
+        )
         # Commands come last here: they wait for no turn, and then "status" sees the whole line.
         for thread, question in (*line[:MAX_LINE], *commands):
             if question in thread.standing.open and not self._is_held(thread, question):
@@ -427,7 +431,8 @@ class AgentService:
         """Answer without the model. Raises TransientError."""
         if len(self._deliveries) >= MAX_DELIVERIES:
             return Obstacle("storage", self._poll_s, is_deferral=True)
-        limited = self._courtesy.limit_command(thread, question)
+        is_stop = self._instant.is_stop(thread, question)
+        limited = None if is_stop else self._courtesy.limit(thread, question)
         if isinstance(limited, Obstacle):
             return limited
         if limited is not None:
@@ -496,31 +501,3 @@ class AgentService:
 def _is_command(asked: tuple[Thread, Question]) -> bool:
     thread, question = asked
     return question.key in thread.standing.commands
-
-
-def _manners(settings: Settings) -> Manners:
-    lists = Lists(
-        channel_allow=settings.channel_allowlist,
-        channel_block=settings.channel_blocklist,
-        dm_allow=settings.dm_allowlist,
-        dm_block=settings.dm_blocklist,
-    )
-    return Manners(
-        lists,
-        cooldown_s=settings.reply_cooldown_seconds,
-        answers_an_hour=settings.max_answers_per_hour,
-        answers_internet=settings.answer_internet_messages,
-        refuses_downgraded=settings.refuse_downgraded_senders,
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        model=settings.ollama_model_instruct,
-        context_chars=settings.max_context_chars,
-        context_tokens=LoadOptions().num_ctx,
-        message_chars=settings.max_message_chars,
-        reply_parts=settings.max_reply_parts,
-        keep_s=settings.max_question_age_seconds,
-        deadline_s=settings.model_deadline_seconds,
-    )

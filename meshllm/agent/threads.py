@@ -1,7 +1,7 @@
 """Finds the thread files of all radios and keeps what they say of open questions. Answers none."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,7 @@ class ThreadBook:
         self._marked_guard = threading.Lock()
         self._backlog: list[Path] = []
         #: Tells commands from questions for the model; set by the one who knows them.
-        self.is_command: Callable[[NodeTree, Message], bool] = lambda _tree, _row: False
+        self.is_command: Callable[[NodeTree, Message, Sequence[Message]], bool] = _no_command
         self._ages = Ages(clock)
         self._answers: dict[Path, tuple[Answer, ...]] = {}  #: where there are any
         self.asking: dict[Path, Thread] = {}  #: threads with open questions
@@ -292,6 +292,10 @@ class ThreadBook:
         known = set(files)
         self._backlog = [path for path in self._backlog if path not in known] + files
         self._backlog.sort(key=_modified)  # the newest is taken from the end, first
+
+
+def _no_command(_tree: NodeTree, _row: Message, _rows: Sequence[Message]) -> bool:
+    return False
 
 
 def _is_copy(row: Message, question: Message) -> bool:

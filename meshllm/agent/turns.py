@@ -1,6 +1,6 @@
 """Brings the open questions of all threads into the order of fairness. Keeps no state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from meshllm.agent.deliveries import subject
 from meshllm.agent.fairness import CROWD, Served, Waiting, line_up
@@ -11,11 +11,13 @@ from meshllm.agent.waiting import Line
 Pair = tuple[Thread, Question]
 
 
-def in_order(pairs: Sequence[Pair], book: ThreadBook) -> list[Pair]:
-    """Order questions for the model as they will be asked."""
+def in_order(
+    pairs: Sequence[Pair], book: ThreadBook, attempts: Callable[[Thread, Question], int]
+) -> list[Pair]:
+    """Order questions for the model as they will be asked; `attempts` counts their calls."""
     if len(pairs) < 2:
         return list(pairs)
-    by_waiting = {_waiting(*pair, book): pair for pair in pairs}
+    by_waiting = {_waiting(*pair, book, attempts(*pair)): pair for pair in pairs}
     served = [
         Served(
             answer.person,
@@ -49,7 +51,7 @@ def is_known(one: Line) -> bool:
     return one.question.row.sender_id in one.thread.standing.answered_people
 
 
-def _waiting(thread: Thread, question: Question, book: ThreadBook) -> Waiting:
+def _waiting(thread: Thread, question: Question, book: ThreadBook, attempts: int) -> Waiting:
     person = question.row.sender_id
     return Waiting(
         subject(thread, question),
@@ -57,4 +59,5 @@ def _waiting(thread: Thread, question: Question, book: ThreadBook) -> Waiting:
         thread.tree.node_uid,
         book.age_s(question) or 0.0,
         is_known=person in thread.standing.answered_people,
+        attempts=attempts,
     )

@@ -18,6 +18,7 @@ STOPPED: Final = (
     "Stopped. I say nothing here by myself now, and answer only what you ask. To undo: start"
 )
 STARTED: Final = "Started. I tell you again when an answer takes long."
+FIXED_LINES: Final = frozenset({NOTHING_LEFT, NOTHING_SAID, STOPPED, STARTED})
 
 
 def rest_of_answer(rows: Sequence[Message], asker: str) -> str | None:
@@ -36,6 +37,18 @@ def rest_of_answer(rows: Sequence[Message], asker: str) -> str | None:
         if left or not is_aside:
             return left
     return None
+
+
+def goes_on(context: Context) -> bool:
+    """Say whether "more" is a question for the model: it was stopped, and all of that was sent.
+
+    To call such an answer whole would be a lie; the model has the conversation and goes on.
+    """
+    rows, asker = context.rows, context.asked.sender_id
+    if rest_of_answer(rows, asker) != "":
+        return False
+    said = (answer[-1].meta for answer in _answers_to(rows, asker))
+    return bool(next((meta for meta in said if "command" not in meta), {}).get("unsaid"))
 
 
 def _answers_to(rows: Sequence[Message], asker: str) -> list[list[Message]]:
@@ -107,6 +120,7 @@ COMMANDS: Final = (
             "далі|ще|більше|продовжуй|продовж",
         ),
         _more,
+        applies=lambda context: not goes_on(context),
     ),
     Command(
         STOP,

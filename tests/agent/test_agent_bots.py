@@ -3,7 +3,9 @@
 from meshllm.agent.bots import bot_reason
 from meshllm.agent.notices import offline_text
 from meshllm.agent.questions import Question
+from meshllm.commands.parts import STOPPED
 from meshllm.records import Message
+from meshllm.refusals import refusal_line
 
 
 def _heard(message_id: int, text: str, *, at: int, replies_to: str = "") -> Message:
@@ -62,4 +64,6 @@ def test_what_only_a_librarian_sends_is_not_answered() -> None:
     assert _reason([_heard(1, "(1/2) First boil the water.", at=0)]) == "bot_part_mark"
     assert _reason([_heard(1, "[AI] Boil the water.", at=0)]) == "bot_text"
     assert _reason([_heard(1, offline_text("unreachable", 3600), at=0)]) == "bot_text"
+    assert _reason([_heard(1, STOPPED, at=0)]) == "bot_text"
+    assert _reason([_heard(1, refusal_line("I cannot help with that."), at=0)]) == "bot_text"
     assert _reason([_heard(1, "The language model you use?", at=0)]) == ""

@@ -267,8 +267,9 @@ def test_more_gives_the_next_parts_until_nothing_is_left(world: World) -> None:
     world.hear("how do I boil water?")
     world.idle()
     (answer,) = world.ours()
-    rest = "The second sentence is this. " * 12
-    table.update({(OWN, answer.message_id): lambda row: row.with_meta(rest=rest.strip())})
+    rest = ("The second sentence is this. " * 12).strip()
+    key = (OWN, answer.message_id)
+    table.update({key: lambda row: row.with_meta(rest=rest, unsaid=None)})
 
     said: list[str] = []
     for _ in range(5):
@@ -305,6 +306,56 @@ def test_more_on_a_channel_continues_the_askers_own_answer(world: World) -> None
 
     last = world.ours(CHANNEL)[-1]
     assert (last.content, last.meta["reply_to_sender"]) == ("Alpha rest.", ALICE)
+
+
+def test_more_asks_the_model_where_it_was_stopped_and_all_was_sent(world: World) -> None:
+    world.settings = Settings(max_reply_parts=1)
+    world.model.script = LONG
+    world.hear("how do I boil water?")
+    world.idle()
+    (answer,) = world.ours()
+    assert answer.meta["unsaid"] is True
+    assert "rest" not in answer.meta
+
+    world.stop()
+    world.hear("more")
+    world.idle()
+
+    assert commands(world) == []
+    assert [m.content for m in world.model.requests[1].messages[1:3]] == [
+        world.model.requests[0].messages[1].content,
+        answer.content,
+    ]
+
+
+def test_more_gives_what_waits_before_it_asks_the_model(world: World) -> None:
+    world.model.script = "Boil it. " + "a" * 900 + " and then rest."
+    world.settings = Settings(max_reply_parts=1)
+    world.hear("how do I boil water?")
+    world.idle()
+    table = Table(world.thread(ALICE), Message)
+    row = world.ours()[-1]
+    table.update({row.key: lambda r: r.with_meta(rest="Rest of it.", unsaid=True)})
+
+    world.hear("more")
+    world.idle()
+    world.hear("more?")
+    world.idle()
+
+    assert world.ours()[-2].content == "Rest of it."
+    assert commands(world) == ["more"]
+    assert len(world.model.requests) == 2
+
+
+def test_a_whole_answer_has_no_more(world: World) -> None:
+    world.model.script = "Boil it for one minute."
+    world.hear("how do I boil water?")
+    world.idle()
+    world.hear("more")
+    world.idle()
+
+    assert world.said()[-1] == NOTHING_LEFT
+    assert len(world.model.requests) == 1
 
 
 def test_more_with_nothing_said_is_an_honest_line(world: World) -> None:

@@ -1,6 +1,7 @@
 """Many people at once: whose turn it is, and what happens to who waits too long."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,16 @@ def test_who_had_an_answer_meanwhile_comes_after_everybody_who_had_none() -> Non
 
     assert people(line_up(asked, [served("bob", 10)])) == ["ann", "cy", "bob"]
     assert people(line_up(asked, [served("bob", 41)])) == ["bob", "ann", "cy"], "before that"
+
+
+def test_a_question_that_failed_comes_after_everybody_who_was_not_tried() -> None:
+    failed = replace(waiting("ann", 500), attempts=1)
+
+    assert people(line_up([failed, waiting("bob", 50), waiting("cy", 20)], [])) == [
+        "bob",
+        "cy",
+        "ann",
+    ]
 
 
 def test_a_second_question_of_a_person_comes_a_round_later() -> None:

@@ -14,6 +14,7 @@ from meshllm.clock import boot_id
 from meshllm.config import Settings
 from meshllm.llm.base import ChatRequest, ProbeResult, ProbeState
 from meshllm.records import Message, Node
+from meshllm.store.table import Table
 from meshllm.testing.model import Script, ScriptedModel
 from tests.agent.conftest import ALICE, BOB, HOME, OWN, World
 
@@ -113,7 +114,7 @@ def test_a_channel_gets_no_notice_of_the_limit(world: World) -> None:
 
 def test_commands_have_a_limit_of_their_own_that_stop_does_not_know(world: World) -> None:
     world.settings = Settings(max_answers_per_hour=1)
-    for text in ("ping", "status", "help", "stop"):
+    for text in ("ping", "status", "help", "стоп"):
         world.hear(text)
         world.idle()
 
@@ -408,6 +409,25 @@ def test_an_echo_of_the_same_words_after_each_answer_ends(world: World) -> None:
 
     assert len(world.ours()) <= 3
     assert "bot_echo" in world.reasons()
+
+
+def test_who_reads_a_long_answer_to_its_end_is_no_echo(world: World) -> None:
+    world.settings = Settings(max_reply_parts=1)
+    world.model.script = "Boil the water well. " * 3 + "It is safe then."
+    world.hear("how do I boil water?")
+    world.idle()
+    table = Table(world.thread(ALICE), Message)
+    rest = " ".join(f"Sentence number {n} says how to go on from here." for n in range(30))
+    row = world.ours()[-1]
+    table.update({row.key: lambda r: r.with_meta(rest=rest)})
+
+    for _ in range(6):
+        world.clock.advance(3)
+        world.hear("more")
+        world.idle()
+
+    assert "bot_echo" not in world.reasons()
+    assert len(world.ours()) == 7
 
 
 def test_a_person_who_repeats_a_question_after_a_while_is_answered(world: World) -> None:

@@ -287,6 +287,8 @@ def test_no_system_text_goes_on_the_air(world: World, attack: str) -> None:
     (request,) = world.model.requests
     assert request.messages[0].content == system_text(), "the rules are the same for everybody"
     assert [m.role for m in request.messages] == ["system", "user"]
+    asked = request.messages[1].content
+    assert not any(mark in asked for mark in ("<|", "[INST]", "<<SYS", "</think>"))
     said = " ".join(world.said())
     assert said
     assert not is_leak(said, system_text())
