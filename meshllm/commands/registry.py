@@ -45,6 +45,7 @@ class Registry:
     def find(self, text: str, context: Context) -> Found | None:
         """Find the command that a text means; None: it is a question for the model."""
         words = plain(text)
+        context = replace(context, help_lines=self.help_lines)
         for command in self._commands.values():
             try:
                 arguments = command.match(words)

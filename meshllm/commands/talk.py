@@ -6,11 +6,26 @@ from typing import Any, Final
 from meshllm.commands.base import Command, Context
 from meshllm.commands.words import phrases
 
-_INTRO: Final = "Ask me anything, or send one of these: "
+_INTRO: Final = "Ask me anything. Or send: "
+_OUTRO: Final = ". What one does: help ping"
 
 
 def _help(context: Context) -> str:
-    return _INTRO + "; ".join(context.help_lines)
+    """List the names, which fit one message, or say what one command does."""
+    told = _told_of(context)
+    if told is not None:
+        return told
+    return _INTRO + ", ".join(line.partition(":")[0] for line in context.help_lines) + _OUTRO
+
+
+def _is_help(context: Context) -> bool:
+    # "help water" is a question, "help more" is not.
+    return not context.arguments or _told_of(context) is not None
+
+
+def _told_of(context: Context) -> str | None:
+    told = {line.split(" ")[0].rstrip(":"): line for line in context.help_lines}
+    return told.get(context.arguments[0]) if context.arguments else None
 
 
 def _ping(context: Context) -> str:
@@ -52,6 +67,7 @@ COMMANDS: Final = (
         "",
         # "help!" is somebody in need, not somebody who wants a list.
         phrases(
+            "help (?:with )?([a-z]+)",
             "help|commands|command list|menu|usage|what can (?:you|i) (?:do|ask)(?: you)?"
             "|how do (?:you work|i use (?:you|this))|(?:show |list )?(?:the |all )?commands",
             "ayuda|comandos|qué puedes hacer",
@@ -60,6 +76,7 @@ COMMANDS: Final = (
             may_shout=False,
         ),
         _help,
+        applies=_is_help,
     ),
     Command(
         "ping",

@@ -543,7 +543,11 @@ def test_a_plugin_answers_and_stands_in_the_help() -> None:
     assert registry.answer(found, context("dice")).text == "4"
     helping = registry.find("help", context("help"))
     assert helping is not None
-    assert "dice: a number" in registry.answer(helping, context("help")).text
+    assert ", dice" in registry.answer(helping, context("help")).text
+    helping = registry.find("help dice", context("help dice"))
+    assert helping is not None
+    assert registry.answer(helping, context("help dice")).text == "dice: a number"
+    assert registry.find("help water", context("help water")) is None
 
 
 def test_a_plugin_that_raises_costs_only_its_own_answer() -> None:
