@@ -142,7 +142,9 @@ def layout_of(settings: Settings) -> Layout:
 def _prepare(files: Layout, settings: Settings) -> None:
     modes = atomic.Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
     try:
-        atomic.make_folders(files.data_dir, files.nodes_dir, files.prompts_dir, modes=modes)
+        atomic.make_folders(files.data_dir, files.nodes_dir, modes=modes)
+        if settings.enable_prompt_logs:
+            atomic.make_folders(files.prompts_dir, modes=modes)
     except TransientError as error:
         if refusal_of(error) == "full":
             raise  # it may pass

@@ -148,6 +148,16 @@ def uptime_s(clock: Clock) -> float:
     return round(clock.monotonic() / clock.scale, 3)
 
 
+def boot_at(clock: Clock) -> float:
+    """Reckon the wall time of this boot, Unix seconds: it moves when the clock is set."""
+    return clock.utc().timestamp() - uptime_s(clock)
+
+
+def steady_utc(clock: Clock, first_boot_at: float) -> datetime:
+    """Wall time without what the clock was set forward since `boot_at` gave `first_boot_at`."""
+    return clock.utc() - timedelta(seconds=max(0.0, boot_at(clock) - first_boot_at))
+
+
 def deadline_passed(clock: Clock, deadline: float) -> bool:
     """Say whether a monotonic deadline lies behind us."""
     return clock.monotonic() >= deadline

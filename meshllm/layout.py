@@ -11,6 +11,7 @@ MAX_NAME_CHARS: Final = 48  #: longest sanitised stem; leaves room for suffixes 
 DEFAULT_CHANNEL: Final = "LongFast"  #: name of an unnamed primary channel when no preset is known
 UNDATED: Final = "undated"  #: period of archived rows whose time cannot be read
 _PART: Final = re.compile(r"(\d{4}(?:-\d\d)?|undated)(?:-part([2-9]|[1-9]\d+))?\.csv")
+_LEAVING: Final = ".leaving"
 _SAFE: Final = re.compile(r"[^a-z0-9_-]+")
 _NODE_ID: Final = re.compile(r"!?([0-9a-fA-F]{8})")
 #: Device names of Windows: a card is read on other machines too.
@@ -73,6 +74,20 @@ class Shelf:
     def part(self, period: str, number: int) -> Path:
         """Path of a part of a period; parts count from 1, and the first bears no number."""
         return self.folder / f"{self.prefix}{period}{f'-part{number}' if number > 1 else ''}.csv"
+
+    def leaving_name(self, part: Path) -> str:
+        """Name of a part whose pages are being deleted: no part any more, and no hidden temp."""
+        return f".{part.name}{_LEAVING}"
+
+    def left_name(self, leaving: Path) -> str:
+        """Name that such a part had."""
+        return leaving.name.removeprefix(".").removesuffix(_LEAVING)
+
+    def leaving(self) -> list[Path]:
+        """Parts whose deletion has begun."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(self.folder.glob(f".{self.prefix}*{_LEAVING}"))
 
     def parts(self) -> list[tuple[str, int, Path]]:
         """Period, number and path of every part that exists, in order; UNDATED comes last."""
@@ -137,6 +152,13 @@ class NodeTree:
         """Archive of a live file of this tree: `threads/dms/x.csv` has `archive/dms/x/`."""
         folder = self.archive if live.parent == self.root else self.archive / live.parent.name
         return Shelf(folder / live.stem)
+
+    def shelves(self) -> list[Shelf]:
+        """Archives that exist now, those of live files that are gone included."""
+        folders = (self.archive / "channels", self.archive / "dms")
+        found = [self.archive / self.sightings.stem]
+        found += [p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir())]
+        return [Shelf(folder) for folder in found if folder.is_dir()]
 
     @property
     def quarantine(self) -> Path:

@@ -6,9 +6,10 @@ made from the page, and an answer that was never queued is found here instead of
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,7 +23,7 @@ from meshllm.clock import Clock, parse_utc
 from meshllm.errors import DamagedFileError, NotRegularError, StoreWriteError, TransientError
 from meshllm.layout import Layout
 from meshllm.records import Message, PromptRow
-from meshllm.store import atomic, locks, regular
+from meshllm.store import atomic, codec, locks, regular
 from meshllm.store.table import Snapshot, Table
 
 log = structlog.get_logger()
@@ -46,6 +47,17 @@ def question_key(node_uid: str, source: Message) -> Key:
 def thread_name(row: PromptRow) -> ThreadName:
     """Name a thread over all radios: node_uid, type and key."""
     return (row.node_uid, row.thread_type, row.thread_key)
+
+
+def moment_of(row: PromptRow) -> datetime | None:
+    """When a call was logged; None when the cell cannot be read."""
+    return parse_utc(f"{row.datetime.replace(' ', 'T', 1)}Z")
+
+
+def prompt_key(row: PromptRow) -> Key:
+    """Name the question of a logged call as `question_key` does."""
+    sender = str(pages.parse_meta(row).get("source_sender", ""))
+    return (row.node_uid, row.thread_type, row.thread_key, sender, row.source_message_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +111,17 @@ class FilePromptLog:
     """Pages and prompts.csv below the prompts folder. Used by one thread."""
 
     def __init__(
-        self, layout: Layout, clock: Clock, *, modes: atomic.Modes, lock_timeout_s: float
+        self,
+        layout: Layout,
+        clock: Clock,
+        *,
+        modes: atomic.Modes,
+        lock_timeout_s: float,
+        window_s: float = RECOVERY_WINDOW_S,
     ) -> None:
+        """Calls younger than `window_s` real seconds may still be of use after a restart."""
         self._layout = layout
+        self._window_s = window_s
         self._clock = clock
         self._modes = modes
         self._lock_timeout_s = lock_timeout_s
@@ -120,15 +140,14 @@ class FilePromptLog:
         snapshot: Snapshot[PromptRow] = Snapshot()
         with suppress(NotRegularError):  # told as damage by the first row; the pages go on
             snapshot = self._table.read()
-        known = {row.prompt_id for row in snapshot.rows}
-        oldest = self._clock.utc().timestamp() - RECOVERY_WINDOW_S
-        for row in snapshot.rows:
-            moment = parse_utc(row.datetime.replace(" ", "T") + "Z")
-            if moment is None or moment.timestamp() >= oldest:
+        times = [moment_of(row) for row in snapshot.rows]
+        oldest = self._oldest(times)
+        for row, moment in zip(snapshot.rows, times, strict=True):
+            if moment is None or moment >= oldest:
                 self._index(row)
-        for path in self._recent_pages(oldest):
-            if path.stem not in known:
-                self._adopt(path)
+        known = {row.prompt_id for row in snapshot.rows}
+        recent = self._recent_pages(oldest.timestamp())
+        self._adopt([path for path in recent if path.stem not in known])
         self._write_owed()
 
     def record(self, page: Page) -> None:
@@ -152,6 +171,36 @@ class FilePromptLog:
         """
         found = self._kept.find(prompt_id) or self._read_sent(prompt_id)
         return found[1] if found is not None and found[0] == thread else None
+
+    def _oldest(self, times: Sequence[datetime | None]) -> datetime:
+        """Where the window begins: before now, or before the newest row, if that is earlier.
+
+        A clock set forward since makes the calls before that no less worth finding.
+        """
+        now = self._clock.utc()
+        newest = max((moment for moment in times if moment is not None), default=now)
+        return min(now, newest) - timedelta(seconds=self._window_s)
+
+    def _archived(self) -> set[str]:
+        """Ids of rows that were archived, or whose pages are about to go.
+
+        Their pages may look new: restoring a backup can give every file the time of today.
+        """
+        shelf = self._layout.prompts_shelf
+        ids: set[str] = set()
+        for path in (*(path for _, _, path in shelf.parts()), *shelf.leaving()):
+            try:
+                rows = codec.decode(regular.read_bytes(path), PromptRow).rows
+            except (OSError, NotRegularError) as error:
+                log.warning(
+                    "prompt_archive_unreadable",
+                    file=path.name,
+                    reason=str(error),
+                    consequence="rows of its calls may stand in prompts.csv once more",
+                )
+                continue
+            ids |= {row.prompt_id for row in rows}
+        return ids
 
     def _read_sent(self, prompt_id: str) -> tuple[ThreadName, Sent] | None:
         path = self._layout.prompt_page(prompt_id)
@@ -198,29 +247,34 @@ class FilePromptLog:
             raise StoreWriteError(f"{folder}: cannot be read: {error.strerror}") from error
         return sorted(pages_found)
 
-    def _adopt(self, path: Path) -> None:
-        try:
-            with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-                row = pages.parse_row(file.read(_PAGE_HEAD_CHARS))
-        except OSError as error:
-            log.warning("prompt_page_unreadable", file=path.name, error=str(error))
-            return
-        if row is None or row.prompt_id != path.stem:
-            return  # a page of the web site, not of a model call
-        log.info("prompt_row_recovered", prompt_id=row.prompt_id)
-        self._owed[row.prompt_id] = row
-        self._index(row)
+    def _adopt(self, paths: Sequence[Path]) -> None:
+        """Make the rows of pages that have none; the archive is read only where one seems so."""
+        archived: set[str] | None = None
+        for path in paths:
+            if archived and path.stem in archived:
+                continue
+            row = _row_on(path)
+            if row is None:
+                continue
+            archived = self._archived() if archived is None else archived
+            if row.prompt_id not in archived:
+                log.info("prompt_row_recovered", prompt_id=row.prompt_id)
+                self._owed[row.prompt_id] = row
+                self._index(row)
 
     def _index(self, row: PromptRow) -> None:
-        meta = pages.parse_meta(row)
-        key = (
-            row.node_uid,
-            row.thread_type,
-            row.thread_key,
-            str(meta.get("source_sender", "")),
-            row.source_message_id,
-        )
-        _remember(self._calls, key, _call(row, meta))
+        _remember(self._calls, prompt_key(row), _call(row, pages.parse_meta(row)))
+
+
+def _row_on(path: Path) -> PromptRow | None:
+    """Read the row out of a page; None for a page of the web site, which is of no model call."""
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            row = pages.parse_row(file.read(_PAGE_HEAD_CHARS))
+    except OSError as error:
+        log.warning("prompt_page_unreadable", file=path.name, error=str(error))
+        return None
+    return row if row is not None and row.prompt_id == path.stem else None
 
 
 def _is_page(entry: "os.DirEntry[str]", oldest: float) -> bool:
@@ -252,11 +306,8 @@ class NoPromptLog:
 
     def record(self, page: Page) -> None:
         """Remember that a call was made; its answer is asked for again after a crash."""
-        row, meta = page.row, pages.parse_meta(page.row)
-        sender = str(meta.get("source_sender", ""))
-        key = (row.node_uid, row.thread_type, row.thread_key, sender, row.source_message_id)
-        call = Call(row.prompt_id, (), bool(meta.get("attempt")))
-        _remember(self._calls, key, call)
+        call = Call(page.row.prompt_id, (), bool(pages.parse_meta(page.row).get("attempt")))
+        _remember(self._calls, prompt_key(page.row), call)
         self._kept.keep(page)
 
     def calls(self, key: Key) -> tuple[Call, ...]:

@@ -25,6 +25,7 @@ from meshllm.agent.notices import THINKING, WORKING, thinking_text, working_text
 from meshllm.agent.outcomes import Outcomes
 from meshllm.agent.policy import Backoff
 from meshllm.agent.prompt import Assembled, system_text
+from meshllm.agent.promptkeep import prompt_keep, window_s
 from meshllm.agent.promptlog import FilePromptLog, NoPromptLog, PromptLog
 from meshllm.agent.questions import Question
 from meshllm.agent.thinking import Thinking
@@ -80,7 +81,13 @@ class AgentService:
         self._poll_s = settings.ai_poll_interval_ms / 1000
         self._prompts: PromptLog = NoPromptLog()
         if settings.enable_prompt_logs:
-            self._prompts = FilePromptLog(layout, clock, modes=modes, lock_timeout_s=lock_timeout_s)
+            self._prompts = FilePromptLog(
+                layout,
+                clock,
+                modes=modes,
+                lock_timeout_s=lock_timeout_s,
+                window_s=window_s(settings) / clock.scale,
+            )
         self._book = ThreadBook(
             layout,
             clock,
@@ -88,6 +95,7 @@ class AgentService:
             modes=modes,
             lock_timeout_s=lock_timeout_s,
         )
+        self._prompt_keep = prompt_keep(settings, layout, clock, book=self._book, modes=modes)
         people = People()
         self._admission = Admission(
             self._book,
@@ -159,6 +167,7 @@ class AgentService:
         self._look_for_model(now)
         waiting = sum(len(thread.standing.open) for thread in self._book.asking.values())
         self._wake_in(self._heartbeat.beat(self._health, waiting=waiting))
+        self._tidy_prompts()
         return 0.0 if self._book.has_backlog else self._remaining()
 
     def stop(self) -> None:
@@ -169,10 +178,17 @@ class AgentService:
         self._heartbeat.beat(self._health, waiting=waiting, is_last=True)
         log.info("agent_stopped", open_questions=waiting, model_call_ended=has_ended)
 
+    def _tidy_prompts(self) -> None:
+        """Rotate and clear the prompt log while no answer waits for the disk."""
+        is_quiet = not self._book.has_backlog and not len(self._deliveries)
+        if self._prompt_keep is not None and is_quiet:
+            self._wake_in(self._prompt_keep.tick(has_room=self._space.has_room))
+
     def _sweep(self) -> None:
         """Remove what a killed agent left half written; pages and its status are ours alone."""
         try:
-            atomic.sweep(self._layout.prompts_dir)
+            if self._layout.prompts_dir.is_dir():
+                atomic.sweep(self._layout.prompts_dir)
             atomic.sweep(self._layout.data_dir, self._layout.agent_status.name)
         except TransientError as error:
             log.warning("sweep_failed", reason=str(error), consequence="left-over files stay")

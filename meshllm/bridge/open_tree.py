@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from meshllm.bridge import channels, ingest
+from meshllm.bridge.clearing import Clearing
 from meshllm.bridge.manners import HOUR_S
 from meshllm.bridge.outbox import LinkPort, Outbox, OutboxSettings
 from meshllm.bridge.recorder import Recorder
@@ -21,6 +22,7 @@ from meshllm.bridge.tables import Tables
 from meshllm.bridge.upkeep import Upkeep, UpkeepSettings
 from meshllm.clock import Clock, uptime_s
 from meshllm.errors import NotRegularError, TransientError
+from meshllm.keeping import Limits
 from meshllm.layout import NodeTree
 from meshllm.observe import status
 from meshllm.radio.base import LinkKind, RadioInfo
@@ -51,6 +53,7 @@ class StationSettings:
     max_threads: int
     poll_s: float
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
+    keep: Limits = field(default_factory=Limits)  #: of the archive
     storage: Storage = field(default_factory=Storage)  #: shared by all stations
 
 
@@ -109,6 +112,14 @@ class OpenTree:
             modes=settings.modes,
             clock=clock,
             on_moved=self.recorder.forget,
+        )
+        self._clearing = Clearing(
+            tree,
+            settings.keep,
+            clock=clock,
+            lock_mode=settings.modes.lock,
+            booted_at=settings.upkeep.booted_at,
+            min_age_s=settings.upkeep.min_age_s,
         )
         self._slot_names = channels.names_of(status.read(tree.radio_status))
         self._untold: set[int] = set()
@@ -188,9 +199,12 @@ class OpenTree:
             self._upkeep.note(path)
 
     def tidy(self, *, quiet_s: float) -> None:
-        """Move old rows of one file to the archive, unless something is due within `quiet_s`."""
-        if not self._unscanned and self._settings.storage.has_room_for_rest:
+        """Archive old rows, clear the archive, unless something is due within `quiet_s`."""
+        if self._unscanned:
+            return
+        if self._settings.storage.has_room_for_rest:
             self._upkeep.tick(quiet_s=quiet_s)
+        self._clearing.tick(quiet_s=quiet_s)  # on a full disk above all
 
     def look(self) -> float:
         """Look for changes that no event told of, and at files not read yet; seconds to the next.

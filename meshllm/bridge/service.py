@@ -11,10 +11,11 @@ from meshllm.bridge.outbox import OutboxSettings
 from meshllm.bridge.owners import Owners
 from meshllm.bridge.station import Station
 from meshllm.bridge.storage import CONSEQUENCE_LOW, LOOK_S, Storage
-from meshllm.bridge.upkeep import UpkeepSettings, boot_at
-from meshllm.clock import Clock, Waker
+from meshllm.bridge.upkeep import UpkeepSettings
+from meshllm.clock import Clock, Waker, boot_at
 from meshllm.config import Radio as RadioEntry
 from meshllm.config import Settings
+from meshllm.keeping import Limits
 from meshllm.layout import Layout
 from meshllm.radio.base import Emit, Radio
 from meshllm.radio.device import DeviceRadio, look_for_ports
@@ -111,6 +112,10 @@ class BridgeService:
                 settings.live_rows,
                 settings.max_question_age_seconds,
                 booted_at=self._booted_at,
+            ),
+            keep=Limits(
+                days=settings.keep_archive_days,
+                size_bytes=settings.keep_archive_mb * BYTES_PER_MB,
             ),
         )
         return Station(station_settings, self._files, make_radio, self._owners, clock=self._clock)

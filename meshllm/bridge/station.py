@@ -316,7 +316,10 @@ class Station:
         if isinstance(event, UserHeard):
             bound.registry.named(event)
         elif isinstance(event, PositionHeard):
-            channel = ingest.thread_channel(event.envelope.channel_index, bound.info)
+            # Under our own key it was for us alone: index 0 then is no channel to tell it on.
+            is_private = event.envelope.pki
+            index = event.envelope.channel_index
+            channel = "" if is_private else ingest.thread_channel(index, bound.info)
             bound.registry.positioned(event, channel=channel, at=at)
         elif isinstance(event, TelemetryHeard):
             bound.registry.measured(event, at=at)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import structlog
 
 from meshllm.bridge import life
-from meshllm.clock import Clock, age_s, boot_id, parse_utc, uptime_s, wall_age_s
+from meshllm.clock import Clock, age_s, boot_at, boot_id, parse_utc, wall_age_s
 from meshllm.errors import TransientError
 from meshllm.layout import UNDATED, NodeTree
 from meshllm.records import Message, Record, Sighting
@@ -199,11 +199,6 @@ def _written_at(row: Message) -> tuple[str, float | None]:
     meta = row.meta
     up_s = meta.get("up_s")
     return str(meta.get("boot", "")), up_s if isinstance(up_s, (int, float)) else None
-
-
-def boot_at(clock: Clock) -> float:
-    """Reckon the wall time of this boot, Unix seconds: it moves when the clock is set."""
-    return clock.utc().timestamp() - uptime_s(clock)
 
 
 def _largest(*ages: float | None) -> float | None:

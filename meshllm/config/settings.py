@@ -299,6 +299,33 @@ class Settings(BaseModel):
         le=10_000,
         description="rows kept in a thread's live file; older ones move to the archive",
     )
+    keep_archive_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="days that archived messages and sightings are kept; 0 = for ever",
+    )
+    keep_archive_mb: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="megabytes of archive kept per radio, newest months; 0 = all",
+    )
+    keep_prompts_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="days that the prompt log of a month is kept; 0 = for ever",
+    )
+    keep_prompts_count: int = Field(
+        default=0, ge=0, le=10_000_000, description="model calls kept in the prompt log; 0 = all"
+    )
+    keep_prompts_mb: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="megabytes of prompt log kept, newest calls; 0 = all",
+    )
     max_nodes: int = Field(
         default=2000,
         ge=10,

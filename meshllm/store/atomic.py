@@ -48,6 +48,42 @@ def write_text(path: Path, text: str, *, modes: Modes | None = None) -> None:
     replace(path, [text.encode("utf-8", "replace")], modes=modes or Modes())
 
 
+def remove(*paths: Path) -> int:
+    """Delete files of one folder, durably; count those that were there. Never a lock.
+
+    The caller is the files' only writer, or holds their locks. A crash leaves each whole or gone;
+    repeating it is safe. Raises StoreWriteError.
+    """
+    removed = 0
+    try:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108 - observed by the tests of power cuts
+                removed += 1
+        # Also when all were gone: whoever removed them may have died before this.
+        if paths:
+            os.fsync(_folders.get(paths[0].parent).number)
+    except OSError as error:
+        message = f"{error.filename or paths[0]}: cannot delete: {error.strerror or error}"
+        raise StoreWriteError(message) from error
+    return removed
+
+
+def rename(path: Path, name: str) -> Path:
+    """Give a file another name in its folder, durably. The caller is its only writer.
+
+    A crash leaves the old or the new name. Raises StoreWriteError.
+    """
+    target = path.with_name(name)
+    try:
+        os.rename(path, target)  # noqa: PTH104 - as above
+        os.fsync(_folders.get(path.parent).number)
+    except OSError as error:
+        message = f"{path}: cannot be renamed: {error.strerror or error}"
+        raise StoreWriteError(message) from error
+    return target
+
+
 def make_folders(*paths: Path, modes: Modes | None = None) -> None:
     """Create folders with their parents, durably; existing ones are left as they are."""
     for path in paths:

@@ -26,11 +26,12 @@ from meshllm.radio.base import (
     Emit,
     Envelope,
     OtherHeard,
+    PositionHeard,
     RadioEvent,
     RoutingHeard,
     TextHeard,
 )
-from meshllm.records import Message, compact_json
+from meshllm.records import Latest, Message, compact_json
 from meshllm.store import atomic, codec, locks
 from meshllm.store.table import Table
 from meshllm.testing.radio import INFO, FakeDevice
@@ -267,6 +268,21 @@ def test_what_is_heard_until_the_end_is_recorded(world: World) -> None:
     world.stop()
 
     assert [row.content for row in world.rows()] == [str(n) for n in range(100)]
+
+
+def test_a_position_sent_to_us_alone_is_of_no_channel(world: World) -> None:
+    """A channel's name beside it would let anybody on that channel ask for it."""
+    device = FakeDevice()
+    world.start(one=device)
+    world.wait_up()
+
+    for sender, pki in ((ADA, True), (0xB0B00001, False)):
+        device.emit(PositionHeard(Envelope(sender, INFO.number, 7, pki=pki), 52.0, 13.5))
+    world.stop()
+
+    latest = Table(world.files.tree("aaaa0001").latest, Latest).read().rows
+    told = {row.node_id: (row.latitude, row.position_channel) for row in latest}
+    assert told == {"!a11ce001": (52.0, ""), "!b0b00001": (52.0, "LongFast")}
 
 
 def test_texts_are_kept_while_the_tree_cannot_be_opened(

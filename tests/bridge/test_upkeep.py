@@ -20,11 +20,10 @@ from meshllm.bridge.upkeep import (
     Now,
     Upkeep,
     UpkeepSettings,
-    boot_at,
     movable,
     movable_sightings,
 )
-from meshllm.clock import boot_id, utc_text
+from meshllm.clock import boot_at, boot_id, utc_text
 from meshllm.layout import NodeTree
 from meshllm.radio.base import Envelope, TextHeard
 from meshllm.records import Message, Sighting, compact_json

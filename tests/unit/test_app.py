@@ -96,3 +96,15 @@ def test_a_bug_in_a_tick_stops_the_service_and_ends_loudly(
 
     assert run(service, tmp_path, monkeypatch) == ExitCode.BUG
     assert service.stops == 1
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_folder_of_prompts_is_made_only_where_prompts_are_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_on: bool
+) -> None:
+    monkeypatch.setenv("ENABLE_PROMPT_LOGS", str(is_on).lower())
+
+    assert run(Service(tick=signal.SIGTERM), tmp_path, monkeypatch) == ExitCode.OK
+
+    assert (tmp_path / "prompts").exists() is is_on
+    assert (tmp_path / "data/nodes").is_dir()
