@@ -205,6 +205,11 @@ class Layout:
         """Held by the agent for its life."""
         return self.data_dir / ".agent.lock"
 
+    @property
+    def publish_key(self) -> Path:
+        """Secret key of the pseudonyms on published pages; never leaves this folder."""
+        return self.data_dir / ".publish.key"
+
     def reserve(self, *, same_disk: bool) -> Path:
         """Ballast of the bridge, on the disk of the threads; given up when that is full.
 

@@ -15,12 +15,12 @@ from meshllm.agent.context import Reach, last_prompt_id, named, one_line, story
 from meshllm.agent.meshfacts import MeshFacts
 from meshllm.agent.notices import OFFLINE, notice_row, offline_text
 from meshllm.agent.optouts import OptOuts
-from meshllm.agent.page import Page
 from meshllm.agent.participants import Participants
 from meshllm.agent.policy import Backoff
 from meshllm.agent.prompt import Assembled, assemble
 from meshllm.agent.promptlog import Call, PromptLog, question_key
 from meshllm.agent.questions import Question
+from meshllm.agent.replay import blocks
 from meshllm.agent.reply import (
     CANNOT_ANSWER,
     NO_ANSWER,
@@ -46,6 +46,7 @@ from meshllm.llm.base import (
     answer_tokens,
 )
 from meshllm.records import Message, PromptRow, compact_json
+from meshllm.site.page import Page
 
 log = structlog.get_logger()
 
@@ -361,7 +362,7 @@ class Answering:
             f"{len(asked.prompt.turns) - 1} turns of history out of {asked.rows} rows before the "
             f"question, {len(asked.prompt.turns[-1].text)} characters in the last message."
         )
-        return Page(row, result.outcome.value, queued, asked.prompt, result.text, note)
+        return Page(row, result.outcome.value, queued, blocks(asked.prompt), result.text, note)
 
 
 def messages_of(prompt: Assembled) -> tuple[ChatMessage, ...]:

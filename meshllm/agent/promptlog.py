@@ -15,14 +15,14 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from meshllm.agent import page as pages
+from meshllm.agent import replay
 from meshllm.agent.context import Sent
-from meshllm.agent.page import Page
 from meshllm.agent.reply import Part
 from meshllm.clock import Clock, parse_utc
 from meshllm.errors import DamagedFileError, NotRegularError, StoreWriteError, TransientError
 from meshllm.layout import Layout
 from meshllm.records import Message, PromptRow
+from meshllm.site.page import Page, parse_meta, parse_row, render
 from meshllm.store import atomic, codec, locks, regular
 from meshllm.store.table import Snapshot, Table
 
@@ -56,7 +56,7 @@ def moment_of(row: PromptRow) -> datetime | None:
 
 def prompt_key(row: PromptRow) -> Key:
     """Name the question of a logged call as `question_key` does."""
-    sender = str(pages.parse_meta(row).get("source_sender", ""))
+    sender = str(parse_meta(row).get("source_sender", ""))
     return (row.node_uid, row.thread_type, row.thread_key, sender, row.source_message_id)
 
 
@@ -93,7 +93,7 @@ class _Kept:
 
     def keep(self, page: Page) -> None:
         """Keep what a page says was sent, if an answer came of it."""
-        sent = pages.sent(page)
+        sent = replay.sent(page)
         if sent is not None:
             self.put(thread_name(page.row), sent)
 
@@ -153,7 +153,7 @@ class FilePromptLog:
     def record(self, page: Page) -> None:
         """Write the page, then the row; a repetition after a failure writes the same again."""
         path = self._layout.prompt_page(page.row.prompt_id)
-        atomic.write_text(path, pages.render(page), modes=self._modes)
+        atomic.write_text(path, render(page), modes=self._modes)
         self._owed[page.row.prompt_id] = page.row
         self._write_owed()
         self._index(page.row)
@@ -216,7 +216,7 @@ class FilePromptLog:
                 consequence="the conversation is rendered from the thread's rows",
             )
             return None
-        row, sent = pages.parse_row(text), pages.parse_sent(text)
+        row, sent = parse_row(text), replay.parse_sent(text)
         if row is None or sent is None or sent.prompt_id != prompt_id:
             return None
         self._kept.put(thread_name(row), sent)
@@ -263,14 +263,14 @@ class FilePromptLog:
                 self._index(row)
 
     def _index(self, row: PromptRow) -> None:
-        _remember(self._calls, prompt_key(row), _call(row, pages.parse_meta(row)))
+        _remember(self._calls, prompt_key(row), _call(row, parse_meta(row)))
 
 
 def _row_on(path: Path) -> PromptRow | None:
     """Read the row out of a page; None for a page of the web site, which is of no model call."""
     try:
         with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-            row = pages.parse_row(file.read(_PAGE_HEAD_CHARS))
+            row = parse_row(file.read(_PAGE_HEAD_CHARS))
     except OSError as error:
         log.warning("prompt_page_unreadable", file=path.name, error=str(error))
         return None
@@ -291,7 +291,7 @@ def _remember(calls: dict[Key, list[Call]], key: Key, call: Call) -> None:
 
 def _call(row: PromptRow, meta: Mapping[str, Any]) -> Call:
     is_attempt = bool(meta.get("attempt"))
-    return Call(row.prompt_id, pages.queued_parts(row, meta), is_attempt)
+    return Call(row.prompt_id, replay.queued_parts(row, meta), is_attempt)
 
 
 class NoPromptLog:
@@ -306,7 +306,7 @@ class NoPromptLog:
 
     def record(self, page: Page) -> None:
         """Remember that a call was made; its answer is asked for again after a crash."""
-        call = Call(page.row.prompt_id, (), bool(pages.parse_meta(page.row).get("attempt")))
+        call = Call(page.row.prompt_id, (), bool(parse_meta(page.row).get("attempt")))
         _remember(self._calls, prompt_key(page.row), call)
         self._kept.keep(page)
 

@@ -7,6 +7,7 @@ import click
 from meshllm import __version__
 from meshllm.cli.config import config
 from meshllm.cli.demo import demo
+from meshllm.cli.prompts import prompts
 from meshllm.cli.sim import sim
 from meshllm.cli.start import start_check
 from meshllm.errors import UserError
@@ -18,7 +19,7 @@ def cli() -> None:
     """Group of all verbs."""
 
 
-for command in (config, demo, sim, start_check):
+for command in (config, demo, prompts, sim, start_check):
     cli.add_command(command)
 
 

@@ -168,6 +168,23 @@ class Settings(BaseModel):
     enable_prompt_logs: bool = Field(
         default=True, description="keep prompt and answer of every model call in prompts_dir"
     )
+    publish_channels: Names = Field(
+        default=(),
+        description="channels whose prompts `prompts publish` lets out, by name or *; empty = none",
+    )
+    publish_dms: bool = Field(
+        default=False, description="let out prompts of direct messages, too: their texts in full"
+    )
+    publish_redaction: Annotated[Literal["pseudonyms", "off"], BeforeValidator(_lower)] = Field(
+        default="pseudonyms",
+        description="what is published has pseudonyms for people and coarse positions",
+    )
+    publish_area_degrees: float = Field(
+        default=0.1, ge=0.05, le=10, description="grid to which published positions are rounded"
+    )
+    publish_plain_words: Names = Field(
+        default=(), description="names that are ordinary words, and are published as they are"
+    )
     log_level: Annotated[Literal["debug", "info", "warn", "error"], BeforeValidator(_lower)] = (
         Field(default="info", description="least level of the events that are logged")
     )

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from meshllm.agent.instant import MAX_A_MINUTE
-from meshllm.agent.page import parse_meta
 from meshllm.clock import utc_text
 from meshllm.commands.base import Command
 from meshllm.commands.parts import NOTHING_LEFT, STARTED, STOPPED
@@ -17,6 +16,7 @@ from meshllm.config import Settings
 from meshllm.errors import StoreWriteError
 from meshllm.llm.base import ChatRequest, ChatResult, Outcome, ProbeResult, ProbeState
 from meshllm.records import Latest, Message, Node
+from meshllm.site.page import parse_meta
 from meshllm.store.table import Table
 from meshllm.text import utf8_len
 from tests.agent.conftest import ALICE, BOB, HOME, OWN, World

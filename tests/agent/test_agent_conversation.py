@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshllm.agent.context import Reach, Sent, Turn, last_prompt_id, plain, story
-from meshllm.agent.page import Page, parse_sent, render, sent
 from meshllm.agent.participants import MAX_OTHERS
 from meshllm.agent.prompt import Assembled
+from meshllm.agent.replay import blocks, parse_sent, sent
 from meshllm.agent.reply import Part
 from meshllm.config import Settings
 from meshllm.llm.base import ChatRequest, ChatResult, Outcome
 from meshllm.records import Latest, Message, Node, PromptRow, compact_json
+from meshllm.site.page import Page, render
 from meshllm.store.table import Table
 from tests.agent.conftest import ALICE, BOB, HOME, OWN, World
 
@@ -109,7 +110,8 @@ def test_a_page_gives_back_what_was_sent(said: list[str], response: str) -> None
         "seen": [OWN, "8"],
     }
     row = PromptRow("p", HOME, "", "m", "dm", ALICE, "7", "12", meta_json=compact_json(meta))
-    page = Page(row, "ok", (part.facts(dm(7, "")),), Assembled("s", turns), response, "note")
+    prompt = blocks(Assembled("s", turns))
+    page = Page(row, "ok", (part.facts(dm(7, "")),), prompt, response, "note")
 
     found = sent(page)
 
@@ -290,10 +292,10 @@ def test_the_models_own_words_give_way_where_something_else_went_out() -> None:
 def test_a_page_whose_turns_do_not_alternate_is_not_used() -> None:
     page = _page("fine", "fine")
     turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "q"))
-    good = render(replace(page, prompt=Assembled("s", turns)))
+    good = render(replace(page, prompt=blocks(Assembled("s", turns))))
 
     assert parse_sent(good) is not None
-    assert sent(replace(page, prompt=Assembled("s", turns[:2]))) is None
+    assert sent(replace(page, prompt=blocks(Assembled("s", turns[:2])))) is None
     assert parse_sent(good.replace("### assistant", "### user")) is None
     assert parse_sent(good.replace("### user\n\n<pre>q", "### assistant\n\n<pre>q")) is None
 
@@ -346,7 +348,7 @@ def _page(response: str, *contents: str, rest: str = "") -> Page:
     parts[-1] = replace(parts[-1], rest=rest)
     meta = {"queued": [part.facts(dm(7, "q")) for part in parts], "asked_chars": 1}
     row = PromptRow("p", HOME, "", "m", "dm", ALICE, "7", "12", meta_json=compact_json(meta))
-    return Page(row, "ok", (), Assembled("s", (Turn("user", "q"),)), response, "")
+    return Page(row, "ok", (), blocks(Assembled("s", (Turn("user", "q"),))), response, "")
 
 
 def test_rows_that_went_to_the_archive_are_neither_missed_nor_told_again() -> None:

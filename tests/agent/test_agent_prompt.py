@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from meshllm.agent.answering import Ids
 from meshllm.agent.context import Turn
-from meshllm.agent.page import Page, parse_meta, parse_row, queued_parts, render
 from meshllm.agent.participants import state
 from meshllm.agent.prompt import Assembled, assemble, system_text
+from meshllm.agent.replay import blocks, queued_parts
 from meshllm.agent.reply import Part, compose, reply_rows
 from meshllm.agent.tokens import Room
 from meshllm.config import Settings
 from meshllm.llm.base import ChatResult, Outcome
 from meshllm.records import Latest, Message, Node, PromptRow, compact_json
+from meshllm.site.page import Page, parse_meta, parse_row, render
 from tests.agent.conftest import ALICE, BOB, OWN, World
 
 Golden = Callable[[str, str], None]
@@ -94,7 +95,7 @@ def test_a_page_gives_its_row_back_whatever_the_mesh_said(names: list[str]) -> N
     )
     prompt = Assembled("system", (Turn("user", names[2]),))
 
-    text = render(Page(row, "ok", (part.facts(source),), prompt, names[3], "note"))
+    text = render(Page(row, "ok", (part.facts(source),), blocks(prompt), names[3], "note"))
 
     found = parse_row(text)
     assert found == row

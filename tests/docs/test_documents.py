@@ -357,11 +357,24 @@ def test_names_in_the_text_are_names_in_the_code(path: Path) -> None:
     assert [name for name in names if name not in vocabulary()] == []
 
 
+#: Variables of Ollama's own service that the pages advise on.
+OLLAMAS = {
+    "LLAMA_ARG_CACHE_RAM",
+    "OLLAMA_FLASH_ATTENTION",
+    "OLLAMA_KEEP_ALIVE",
+    "OLLAMA_KV_CACHE_TYPE",
+    "OLLAMA_MAX_LOADED_MODELS",
+    "OLLAMA_NO_CLOUD",
+    "OLLAMA_NUM_PARALLEL",
+}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_settings_in_examples_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     keys = set(config.Settings.model_fields)
-    variables = {key.upper() for key in keys} | {"RADIO", "MESHLLM_TIME_SCALE", "PYTHON", "FOLDER"}
+    ours = {key.upper() for key in keys} | {"RADIO", "MESHLLM_TIME_SCALE", "PYTHON", "FOLDER"}
+    variables = ours | OLLAMAS
 
     for block in blocks(text, "yaml"):
         given = set(yaml.safe_load(block))

@@ -1,0 +1,1 @@
+"""The pages of the prompt log, and what of them may be published."""
