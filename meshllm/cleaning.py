@@ -20,10 +20,22 @@ MAX_CHARS: Final = 16_000
 MAX_PASSES: Final = 40  #: markup nested deeper than this is no markup but an attack
 MAX_MARKS: Final = 8  #: combining marks on one character; no script needs more
 
+_THOUGHT: Final = (
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad"
+    r"|inner_(?:monologue|thoughts?))"
+)
+#: One mark before or behind reasoning; a group tells one behind it.
 _REASONING: Final = regex.compile(
-    r"<(/?)(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)(?:\s[^<>]{0,80})?/?>"
+    rf"[<＜]\s?(/?)\s?(?:[a-z]{{1,20}}:)?{_THOUGHT}(?:\s[^<>＜＞]{{0,80}})?\s?(/?)[>＞]"
+    rf"|<\|(/?){_THOUGHT}\|>|<\|(?:begin|(end))_of_thought\|>"
+    r"|<\|channel\|>\s?(?:analysis|commentary|(final)\s?<\|message\|>)"
     r"|\[(/?)THINK\]|◁(/?)think▷",
     regex.IGNORECASE,
+)
+#: A code block that its own label calls reasoning.
+_THOUGHT_FENCE: Final = regex.compile(
+    rf"^[ \t]*```[ \t]*{_THOUGHT}[ \t]*\n(?:(?!```).)*+(?:```[ \t]*(?:\n|\Z)|\Z|(?=```))",
+    regex.IGNORECASE | regex.DOTALL | regex.MULTILINE,
 )
 _CUT_OFF_TAG: Final = regex.compile(
     r"</?(?:t|th|thi|thin|think|thinki|thinkin|thinking)?\Z", regex.I
@@ -193,7 +205,8 @@ _MIN_ECHO: Final = 6  #: letters and digits of a question that its repetition mu
 
 def strip_thinking(text: str) -> str:
     """Drop reasoning: closed blocks, all before an orphan closing tag, all after an open one."""
-    if not _REASONING.search(text):
+    text = _THOUGHT_FENCE.sub("", text)
+    if not has_thinking(text):
         return text
     kept: list[str] = []
     at = 0
@@ -210,6 +223,22 @@ def strip_thinking(text: str) -> str:
     if not is_open:
         kept.append(_CUT_OFF_TAG.sub("", text[at:]))
     return "".join(kept)
+
+
+def has_thinking(text: str) -> bool:
+    """Say whether reasoning is marked anywhere in a text."""
+    return _REASONING.search(text) is not None
+
+
+def has_thought(text: str) -> bool:
+    """Say whether reasoning has come to an end somewhere in a text."""
+    return any(any(tag.groups()) for tag in _REASONING.finditer(text))
+
+
+def is_thinking(text: str) -> bool:
+    """Say whether a growing text stands in reasoning that has not come to its end."""
+    tags = list(_REASONING.finditer(text))
+    return bool(tags) and not any(tags[-1].groups())
 
 
 def clean_model_text(text: str, *, question: str = "") -> str:

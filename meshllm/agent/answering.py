@@ -33,8 +33,10 @@ from meshllm.agent.reply import (
     packet_id,
     reply_rows,
 )
+from meshllm.agent.safety import EMERGENCY_NOTICE
 from meshllm.agent.threads import Thread, ThreadBook
 from meshllm.agent.tokens import prompt_room
+from meshllm.cleaning import clean_model_text
 from meshllm.clock import Clock, utc_text
 from meshllm.errors import TransientError
 from meshllm.llm.base import (
@@ -279,6 +281,10 @@ class Answering:
         """Say whether the person was told that the model is away, or another kind of notice."""
         return (*question.key, kind) in thread.standing.noticed
 
+    def wants_silence(self, thread: Thread, question: Question) -> bool:
+        """Say whether the person wants no notices. Raises TransientError."""
+        return self._opt_outs.wants_silence(thread, self._rows(thread), question.row.sender_id)
+
     def commit(self, delivery: Delivery) -> bool:
         """Make it durable: page, row, then all thread rows in one commit.
 
@@ -303,9 +309,11 @@ class Answering:
             return False
         if delivery.kind == "notice":
             kind = str(delivery.rows[0].meta.get("notice", ""))
-            is_told = (*delivery.question.key, kind) in standing.noticed
+            if (*delivery.question.key, kind) in standing.noticed:
+                return False
             person = delivery.question.row.sender_id
-            return not is_told and not self._opt_outs.wants_silence(delivery.thread, rows, person)
+            is_vital = kind == EMERGENCY_NOTICE
+            return is_vital or not self._opt_outs.wants_silence(delivery.thread, rows, person)
         ids = {row.message_id for row in rows if row.is_outgoing}
         return not ids.intersection(row.message_id for row in delivery.rows)
 
@@ -376,8 +384,11 @@ def _borne_out(asked: Asked, text: str, result: ChatResult) -> tuple[str, ChatRe
 
     The page keeps what the model said; the reason goes with it.
     """
-    figures = asked.mesh.invented(text) if asked.mesh is not None and result.usable else ()
-    if asked.mesh is None or not figures:
+    if asked.mesh is None or not result.usable:
+        return text, result
+    said = clean_model_text(text, question=asked.question.text)
+    figures = asked.mesh.invented(said, asked=asked.prompt.turns[-1].text)
+    if not figures:
         return text, result
     log.warning(
         "answer_replaced_by_facts",

@@ -15,7 +15,8 @@ from meshllm.agent.reply import CANNOT_ANSWER, LEAKED, NO_ANSWER
 from meshllm.agent.safety import is_safety_line
 from meshllm.clock import parse_utc
 from meshllm.commands.base import MORE
-from meshllm.commands.parts import FIXED_LINES
+from meshllm.commands.parts import FIXED_LINES, MORE_COMMAND
+from meshllm.commands.words import plain
 from meshllm.records import Message
 from meshllm.refusals import is_refusal_line
 from meshllm.text import is_part_marked
@@ -126,17 +127,18 @@ def _echoes(chain: Sequence[Message]) -> int:
                 break
             before = row
         elif before is not None:
-            if not _is_within(row, before, ECHO) or _is_rest(row):
+            if not _is_within(row, before, ECHO) or _is_read_on(row, before):
                 break
             count, before = count + 1, None
     return count
 
 
-def _is_rest(row: Message) -> bool:
-    """True for a piece of an answer that "more" gave: who reads on says the same word each time."""
-    if row.content in FIXED_LINES or '"command"' not in row.meta_json:
+def _is_read_on(row: Message, theirs: Message) -> bool:
+    """True for "more" to an answer that has more: who reads on says the same word each time."""
+    if row.content in FIXED_LINES or MORE_COMMAND.match(plain(theirs.content)) is None:
         return False
-    return bool(row.meta.get("command") == MORE)
+    meta = row.meta
+    return bool(meta.get("rest") or meta.get("unsaid") or meta.get("command") == MORE)
 
 
 def _words(row: Message) -> str:

@@ -90,7 +90,8 @@ class Courtesy:
 
     def _safety(self, thread: Thread, question: Question) -> Delivery | None:
         asked = burst(thread.rows or (), question, thread.standing)
-        found = safety.danger(asked)
+        # Some words tell of a danger only where a text begins with them, whatever came before it.
+        found = safety.danger(asked) or safety.danger(question.text)
         if found is None:
             return None
         if not found.is_refused:
@@ -112,6 +113,9 @@ class Courtesy:
     def _line(self, thread: Thread, question: Question, kind: str, text: str) -> Delivery | None:
         is_dm = question.row.thread_type == "dm"
         if not is_dm or self._had(thread, question, kind):
+            return None
+        # A line that is dropped would be tried again for ever, before anything else.
+        if self._answering.wants_silence(thread, question):
             return None
         return self._answering.notify(thread, question, kind, text)
 

@@ -25,8 +25,8 @@ _WEAPON: Final = (
     r"(?:(?:pipe|dirty|nail|fertili[sz]er|car|petrol|gas|letter|fire|time) )?bombs?\b"
     r"(?! (?:shelter|cyclone|calorimeter))"
     r"|explosives?\b(?! safe)|(?:explosive|incendiary) devices?\b|ieds?\b|molotovs?\b|grenades?\b|"
-    r"land ?mines?\b|detonators?\b|blasting caps?\b|gun ?powder\b|c-?4\b|tnt\b|thermite\b|"
-    r"(?:gun )?silencers?\b|(?:ghost|zip|pipe|machine|3d[ -]?printed) guns?\b|napalm\b|sarin\b|"
+    r"land ?mines?\b|detonators?\b|blasting caps?\b|gun ?powder\b(?! tea)|c-?4\b(?! (?:diagram|model|plant))|tnt\b|thermite\b|"
+    r"(?:gun )?silencers?\b(?! for (?:\w+ )?(?:generator|engine|exhaust|fan|car|motor))|(?:ghost|zip|pipe|machine|3d[ -]?printed) guns?\b|napalm\b|sarin\b|"
     r"(?:nerve|mustard|chlorine|poison|toxic) gas\b|nerve agents?\b|booby ?traps?\b|"
     r"(?:bio|biological |chemical |nuclear )weapons?\b"
 )
@@ -60,7 +60,7 @@ _SELF_HARM: Final = (
     ),
     r"\bsuicid(?:e|al) (?:thoughts?|methods?|plans?)\b",
     r"\b(?:end|ending|take|taking) (?:my|his|her) (?:own )?life\b",
-    r"\bi (?:just |really )?(?:want|wanna|wish) (?:to )?(?:die|be dead|i was dead|i were dead)\b",
+    r"\bi (?:just |really )?(?:want|wanna|wish) (?:to )?(?:die\b(?! my)|be dead|i was dead|i were dead)\b",
     r"\b(?:don'?t|do not) (?:want to|wanna) (?:live|be alive)\b",
     r"\bhow many (?:\w+ )?(?:pills|tablets|\w+) (?:to|does it take to|do i need to) (?:die|overdose)\b",
     # Spanish, German, French
@@ -111,11 +111,11 @@ _WEAPONS: Final = (
         r"gaz (?:moutarde|sarin)|silencieux|detonateur)"
     ),
     (
-        r"\b(?:зробити|зібрати|виготовити|змайструвати|зроблю|роблять)(?: [^\W\d]+)? (?:бомбу|вибухівку|"
+        r"\b(?:зробити|зібрати|виготовити|змайструвати|зроблю|роблять)(?: [^\W\d]+)? (?:бомбу(?! для ванн)|вибухівку|"
         r"вибуховий пристрій|коктейл\w* молотова|гранату|порох|напалм|зарин|глушник)"
     ),
     (
-        r"\b(?:сделать|собрать|изготовить|делают)(?: [^\W\d]+)? (?:бомбу|взрывчатку|взрывное устройство|"
+        r"\b(?:сделать|собрать|изготовить|делают)(?: [^\W\d]+)? (?:бомбу(?! для ванн)|взрывчатку|взрывное устройство|"
         r"коктейль молотова|гранату|порох|напалм|зарин|глушитель)"
     ),
     (
@@ -157,7 +157,7 @@ _VIOLENCE: Final = (
         rf"{_INTENT}(?:kill|murder|strangle|stab|assassinate|kidnap|torture|rape) "
         rf"(?:{_VICTIM}|him\b|her\b)"
     ),
-    rf"{_INTENT}shoot {_VICTIM}(?! an? )",
+    rf"{_INTENT}shoot {_VICTIM}(?! (?:an? |in (?:portrait|raw|low light|black)))",
     (
         r"\b(?:matar|asesinar|secuestrar) a (?:alguien|una (?:persona|mujer)|un (?:hombre|nino)|"
         r"mi (?:esposa|esposo|mujer|marido|jefe|vecino|vecina|padre|madre|hermano|ex))\b"
@@ -179,8 +179,8 @@ _VIOLENCE: Final = (
 
 _EMERGENCIES: Final = (
     (
-        r"\b(?:not|isn'?t|stopped|can'?t|cannot|can barely|trouble|difficulty|unable to|barely)"
-        r"(?: \w+)? breath(?:e|ing)\b"
+        r"\b(?:not|isn'?t|stopped|can'?t|cannot|can not|can barely|trouble|difficulty|unable to|barely)"
+        r"(?: \w+)? breath(?:e|ing)?\b"
     ),
     (
         r"\b(?:having|has|have|had|having had|suffer\w*)(?: \w+)? (?:heart attack|stroke|cardiac arrest|"
@@ -190,13 +190,17 @@ _EMERGENCIES: Final = (
     rf"{_PERSON}[^.?!]{{0,20}}\b(?:unconscious|unresponsive|passed out|lost consciousness)\b",
     (
         rf"{_PERSON}[^.?!]{{0,20}}\b(?:not|isn'?t|won'?t|doesn'?t|stopped) "
-        r"(?:respond(?:ing)?|wak(?:e|ing)(?: up)?|moving)\b"
+        r"(?:respond(?:ing)?\b(?! (?:to (?:\w+ )?(?:messages?|texts?|calls?|pings?|radio)|on (?:the|my|this|any|"
+        r"channel)\b|by radio))|wak(?:e|ing)(?: up)?\b|moving\b(?! (?:to|in|house)\b))"
     ),
     r"\bbleeding (?:heavily|badly|a lot|out|to death|profusely|and (?:it )?won'?t stop)\b",
     r"\b(?:bleeding|blood)\b[^.?!]{0,15}\b(?:won'?t|doesn'?t|does not|will not|not) stop(?:ping)?\b",
     r"\b(?:can'?t|cannot|won'?t|unable to) stop (?:the |his |her |my )?(?:bleeding|blood)\b",
     r"\blos(?:t|ing) (?:a lot of|much|too much) blood\b",
-    rf"{_PERSON}[^.?!]{{0,12}}\b(?:chok(?:ing|ed)|drown(?:ing|ed)|dying|electrocuted|overdosed)\b",
+    (
+        rf"{_PERSON}[^.?!]{{0,12}}\b(?:chok(?:ing|ed)|drown(?:ing|ed)\b(?! in (?:\w+ )?"
+        r"(?:work|debt|e-?mails?))|dying\b(?! (?:to|for|of)\b)|electrocuted|overdosed)\b"
+    ),
     rf"{_PERSON}[^.?!]{{0,12}}\b(?:been|got|was|is|am) (?:\w+ )?(?:shot|stabbed|trapped|buried)\b",
     r"\b(?:bitten|bit|stung) by (?:an? )?(?:\w+ )?(?:snake|viper|adder|cobra|rattlesnake|scorpion)\b",
     r"\b(?:snake|viper|adder|cobra|rattlesnake|scorpion) (?:has |just )*(?:bit|bitten|stung)\b",
@@ -208,8 +212,54 @@ _EMERGENCIES: Final = (
     r"\btook (?:too many|a whole|all) [^.?!]{0,20}\b(?:pills|tablets|paracetamol|tylenol)\b",
     r"\b(?:giving birth|in labou?r|going into labou?r|her waters? (?:just )?broke)\b",
     r"\bthroat (?:is )?(?:swelling|closing)\b",
-    r"\b(?:this is|it'?s|it is|we have|i have|there is) an? (?:\w+ )?emergency\b|\bmedical emergency\b",
-    r"\bmayday\b|\bneed an? (?:ambulance|medevac|doctor now|rescue)\b|\bcall an ambulance\b",
+    (
+        r"\b(?:this is|it'?s|it is|we have|i have|there is) an? (?:\w+ )?emergency\b(?! (?:kit|drill|plan|"
+        r"contact|number|frequency|channel|room|exit|food|radio|blanket|bag|shelter)\b)|\bmedical emergency\b"
+    ),
+    r"(?<!does )(?<!word )(?<!\ba )\bmayday\b(?! (?:mean|procedure|call|signal|from)\b)",
+    (
+        r"(?<!\bdo )\b(?:i|we|he|she|they) (?:\w+ )?needs? (?:an? |urgent |immediate |some |emergency )*"
+        r"(?:medical (?:help|attention|care)|medic|paramedics?|doctor(?!'?s? (?:appointment|note))|ambulance|medevac)\b"
+    ),
+    r"\bneed (?:an? |urgent |immediate )*(?:ambulance|medevac|medical (?:help|attention)|doctor now)\b",
+    r"\bneed (?:a )?rescue(?= ?(?:[.!?,]|$|now\b|please\b|from\b|team\b))|\bcall an ambulance\b",
+    r"\b(?:send (?:help(?= ?(?:[.!?,]|$|now\b|please\b|to\b))|an ambulance|rescue|a medic)|need help (?:now|fast|urgently|immediately|asap))\b",
+    # What somebody writes who has no time to write.
+    r"^sos\b(?! (?:in|mean|button|signal)\b)|\bsos,? sos\b|^(?:please )?help(?: ?!|,? (?:us|me) ?!)",
+    (
+        r"^(?:heart ?attack|stroke|seizure|snake ?bite|overdose|drowning|choking|bleeding|unconscious|"
+        r"electrocuted|avalanche|emergency|please help|help,? please|(?:please )?help (?:me|us)(?: please)?)[ .!]*$"
+    ),
+    r"\bno pulse\b|\bheart (?:has )?stopped beating\b|\bunconscious (?:\w+ )?(?:wo)?man\b",
+    r"\bunconscious (?:person|hiker|climber|child|kid|boy|girl|patient|casualty|friend)\b",
+    (
+        rf"{_PERSON}[^.?!]{{0,20}}\b(?:collapsed|fainted|convulsing|having convulsions|having a fit|"
+        r"hypothermic|in anaphylaxis|(?:turning|turned|going) blue|(?:struck|hit) by (?:lightning|an? (?:car|truck|train|bus|boat|tree|rock|bike)))\b"
+    ),
+    rf"{_PERSON}(?: (?:is|are|was|am|keeps))?(?: (?:still|badly|really))? bleeding\b",
+    r"\bbaby is blue\b|\bstopped shivering\b|\b(?:in|into|having) anaphyla\w+",
+    r"\b(?:severe|heavy|massive|arterial) bleeding\b|\b(?:badly|seriously|severely) (?:injured|hurt|burn(?:ed|t)|wounded)\b",
+    r"\bsevere burns\b|\bburn(?:ed|t) badly\b|\bblood everywhere\b|\b(?:gunshot|gun shot|bullet|stab) wounds?\b",
+    r"\b(?:cut|severed) (?:an?|his|her|my|the|their) (?:artery|wrists?|throat)\b|^cut artery\b",
+    r"\b(?:open|compound) fracture\b|\bbone (?:is )?(?:sticking|coming|poking) out\b",
+    r"\b(?:hit|hurt) (?:his|her|my|their) head\b|\bcan'?t (?:move|feel) (?:his|her|my|their) (?:\w+ )?(?:legs?|arms?|body)\b",
+    (
+        rf"(?:^|{_PERSON}[^.?!]{{0,15}})\b(?:fell|fallen) (?:\d+ ?(?:m|ft|meters|metres|feet)\b|(?:off|from|down|in|into) (?:an?|the) (?:\w+ )?"
+        r"(?:cliff|roof|ladder|tree|bridge|crevasse|ravine|river|well|lake|ice|horse|mountain|balcony)\b)"
+    ),
+    (
+        r"\b(?:trapped|buried|pinned) (?:under|by|beneath|in) (?:an? |the )?(?:\w+ )?(?:tree|rocks?|rubble|snow|"
+        r"avalanche|debris|car|crevasse|cave|fire|house)\b|\bavalanche\b[^.?!]{0,20}\bburied\b"
+    ),
+    r"\bwe(?:'re| are) trapped\b|\b(?:house|hut|cabin|tent|boat|hair|clothes) (?:is|are) on fire\b",
+    r"\b(?:snake|viper|adder|cobra|rattlesnake) ?bite\b(?! kit)",
+    r"\b(?:have|has|had|got|with) (?:\w+ )?(?:carbon monoxide|co|mushroom) poisoning\b|^carbon monoxide poisoning\b",
+    rf"{_PERSON}[^.?!]{{0,12}}\b(?:ate|eaten|eating)\b[^.?!]{{0,15}}\bmushrooms?\b[^.?!]{{0,25}}\b(?:vomit\w*|sick|ill)\b",
+    rf"{_PERSON}[^.?!]{{0,12}}\bswallowed\b[^.?!]{{0,15}}\b(?:pills|tablets|magnets?)\b",
+    (
+        r"\b(?:\w+'s|my|her) waters? (?:has |have |just )*(?:broke|broken)\b|\bbaby is coming\b|"
+        r"\bcontractions\b[^.?!]{0,15}\bminutes?\b"
+    ),
     # Spanish
     r"\bno (?:respira|puede respirar|puedo respirar|despierta|reacciona)\b|\binconsciente\b",
     r"\b(?:tiene|tengo|tuvo|dio|sufre|sufrio) un (?:infarto|derrame|ataque (?:al corazon|cardiaco))\b",
@@ -217,7 +267,16 @@ _EMERGENCIES: Final = (
     r"\b(?:mordio|picado|mordido|pico)\b[^.?!]{0,12}\b(?:serpiente|vibora|culebra|escorpion|alacran)\b",
     r"\b(?:trago|bebio|comio|ingirio)\b[^.?!]{0,20}\b(?:veneno|lejia|cloro|pila|pastillas)\b",
     r"\bse esta (?:muriendo|ahogando|asfixiando)\b|\bes una emergencia\b",
+    r"\bno (?:esta|estan) respirando\b|\b(?:no tiene|sin) pulso\b|\bse desmay\w+|\bconvulsion\w*",
+    r"\bduele\b[^.?!]{0,15}\bpecho\b|\bno deja de sangrar\b|\bde parto\b|\brompio aguas\b|\bcay\w+\b[^.?!]{0,20}\bno se mueve\b",
+    (
+        r"\b(?:necesit\w+|llam[ae]n?|mand[ae]n?|envi[ae]n?)\b[^.?!]{0,12}\b(?:ambulancia|medico|rescate|"
+        r"ayuda medica)\b|^¡? ?(?:auxilio|socorro)\b|^¡? ?ayuda ?!|^emergencia\b"
+    ),
     # German
+    r"\b(?:brauch\w*|ruf\w*|schick\w*)\b[^.?!]{0,15}\b(?:arzt|notarzt|krankenwagen|rettung\w*|sanitater)\b",
+    r"\bschmerzen in der brust\b|\bkein(?:en)? puls\b|^(?:notfall|herzinfarkt|schlaganfall|hilfe ?!)",
+    r"\b(?:er|jemand|freund\w*|kletterer|wanderer|mann|frau|kind)\b[^.?!]{0,12}\babgesturzt\b",
     r"\batmet nicht\b|\bkeine luft (?:mehr|bekommt)\b|\b(?:bekomm\w*|krieg\w*) keine luft\b",
     r"\bkann (?:\w+ )?nicht (?:mehr )?atmen\b|\bbewusstlos\b|\bwacht nicht (?:mehr )?auf\b",
     r"\bhat (?:\w+ )?einen (?:herzinfarkt|schlaganfall|krampfanfall|kreislaufstillstand)\b",
@@ -238,7 +297,12 @@ _EMERGENCIES: Final = (
     r"\bsaigne (?:beaucoup|enormement)\b|\bhemorragie\b|\bdouleur (?:a|dans) la poitrine\b",
     r"\bmordue? par une? (?:serpent|vipere)\b|\bs'etouffe\b|\bse noie\b|\bc'est une urgence\b",
     r"\b(?:avale|bu|mange)\b[^.?!]{0,20}\b(?:poison|javel|pile|amanite|antigel)\b",
+    r"\bmal a la poitrine\b|\bpas de pouls\b|\bau secours\b|\ba l'aide ?!",
+    r"\b(?:besoin|appel\w+)\b[^.?!]{0,12}\b(?:ambulance|medecin|secours|samu)\b",
     # Ukrainian, Russian
+    r"\bзнепритомн|\bбол\w+ (?:у|в) грудях\b|\bболить серце\b|\bнемає пульсу\b|^(?:рятуйте\b|допоможіть ?(?:[.!,]|$))",
+    r"\bпотріб\w+ (?:швидка|лікар|медик|рятувальник\w*)\b|\bвикличте (?:швидку|лікаря)\b|^допомога ?!",
+    r"\bбол\w+ в груди\b|\bнет пульса\b|^(?:спасите\b|помогите ?(?:[.!,]|$))|\b(?:нужн\w+|нужен|вызовите) (?:скор\w+|врача?)\b",
     r"\bне (?:дихає|може дихати|можу дихати|прокидається|реагує)\b|\bнепритомн|\bбез свідомості\b",
     r"\bвтрати\w+ свідомість\b|\bсильн\w+ кровотеч|\bзупинити кров\b|\bстікає кров",
     r"\b(?:у нього|у неї|у мене|стався)[^.?!]{0,15}\b(?:інфаркт|інсульт|серцевий напад|напад)\b",
@@ -252,10 +316,13 @@ _EMERGENCIES: Final = (
     r"(?:يعاني|أصيب|لديه|عنده|عندي)[^.?!؟]{0,15}(?:نوبة قلبية|جلطة|سكتة)|ألم في الصدر",
     r"نزيف (?:حاد|شديد)|ينزف (?:بشدة|كثيرا)|(?:لدغ|عض)\w* (?:ثعبان|أفعى|عقرب|حية)|جرعة زائدة",
     r"ابتلع[^.?!؟]{0,20}(?:سم|بطارية|كلور|مبيد)|يختنق|يغرق|حالة (?:طارئة|طوارئ)",
+    r"(?:فقد|فقدت) (?:وعيه|وعيها)|(?:مغمى|أغمي) عليه|ألم (?:شديد )?في (?:ال)?صدر|نوبة قلبية|إسعاف(?!ات)|النجدة",
     # Hindi
+    r"सीने में[^।.?!]{0,10}दर्द|खून (?:बंद|रुक) नहीं|ए(?:म्|ं)बुलेंस|बचाओ|नब्ज़? नहीं",
     r"(?:सांस|साँस) नहीं|बेहोश|दिल का दौरा|सीने में दर्द|बहुत खून|खून (?:नहीं रुक|बह रहा)|दम घुट",
     r"(?:सांप|साँप) ने (?:काट|डस)|ज़?हर (?:खा|पी|निगल)|डूब रह|मर रह[ाी]",
     # Chinese
+    r"[不没沒]呼吸|[昏晕暈]倒|血流不止|救命(?!恩人|稻草)|(?:需要|叫)[^。.?!]{0,3}(?:救护车|救護車|医生(?!证)|醫生(?!證))|没有?脉搏",
     r"(?:没有?|沒有?|停止)呼吸|(?:不能|无法|無法)呼吸|呼吸困难|呼吸困難|昏迷|失去意[识識]|不省人事",
     r"心脏病发|心臟病發|心肌梗[塞死]|大出血|流血不止|止不住血|血止不住|被(?:毒)?蛇咬|窒息|噎住|溺水",
     r"误服|吞了?[^。.?!]{0,4}(?:毒|电池|漂白)|中毒了|快死了|快不行了|服药过量|胸[口部]?(?:很|剧)?痛",

@@ -5,10 +5,12 @@ unit that rounds to it, or when the question holds it. Small bare counts are lan
 measurement, and pass.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 MAX_COUNT: Final = 3  #: bare numbers up to this pass: "two of them", "1 or 2 days"
@@ -58,10 +60,34 @@ _WORDS: Final = {
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _LEVELS: Final = re.compile(r"\b(?:snr|rssi)\b\W*$", re.IGNORECASE)
-_NUMBER: Final = re.compile(r"\d+(?:[.,\u066b]\d+)*")
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d(?::\d\d)?")
+_NUMBER: Final = re.compile(rf"{_MOMENT.pattern}|\d+(?:[.,\u066b]\d+)*")
 _UNIT: Final = re.compile(r"\s?(%|[^\W\d_]+)")
 _SPELLED: Final = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 _NAME_WITH_DIGIT: Final = re.compile(r"!?\w*(?:[^\W\d_]\w*\d|\d\w*[^\W\d_])\w*")
+_TENS: Final = re.compile(
+    rf"\b({'|'.join(word for word, value in _WORDS.items() if value >= 20)})[- ]"
+    rf"({'|'.join(word for word, value in _WORDS.items() if 0 < value < 10)})\b",
+    re.IGNORECASE,
+)
+#: Two units that make one figure, with how many of the second are in the first.
+_SPANS: Final = tuple(
+    (
+        re.compile(
+            rf"\b(\d{{1,3}}|an?)\s?{large}\s?(?:and\s|,\s)?(\d{{1,2}})\s?({small})\b",
+            re.IGNORECASE,
+        ),
+        size,
+    )
+    for large, small, size in (
+        ("(?:d|days?)", "h|hrs?|hours?", 24),
+        ("(?:h|hrs?|hours?)", "m|mins?|minutes?", 60),
+        ("(?:m|mins?|minutes?)", "s|secs?|seconds?", 60),
+    )
+)
+_MINUTES_AGO: Final = re.compile(r"(?<=\d)\s?m(?=\s+ago\b)", re.IGNORECASE)
+_THOUSANDS: Final = re.compile(r"(?<![\d.,:])(\d{1,3})[ '\u2019](\d{3})(?=\s?(?:m|\u043c)\b)")
+_FRACTION: Final = re.compile("(\\d*) ?([\u00bc-\u00be])")
 _NUMBERING: Final = re.compile(r"(?:(?<=\s)|^)(\d{1,2})[.)](?=\s)")
 
 
@@ -71,7 +97,7 @@ class Figure:
 
     shown: str
     value: float  #: without sign
-    step: float  #: value of its last digit; 0 for dates and versions, which are no numbers
+    step: float  #: value of its last digit; 0 for moments and versions, which are no numbers
     unit: str  #: quantity, "" for a bare number
     factor: float
 
@@ -81,15 +107,13 @@ def invented(answer: str, *, facts: str, question: str, counts: int = 0) -> tupl
 
     `counts` is the largest bare number that counts what the facts list.
     """
-    given = f"{facts}\n{question}"
+    given = f"{facts}\n{question}" + ("\n0 hops" if re.search(r"\bdirect\b", facts) else "")
     names = {match.group().casefold() for match in _NAME_WITH_DIGIT.finditer(_normal(given))}
     known = tuple(_figures(_normal(given), names))
     return tuple(
         figure.shown
         for figure in _figures(_without_numbering(_normal(answer)), names)
-        if not _is_count(figure, counts)
-        and not any(_bears_out(one, figure) for one in known)
-        and not (figure.step == 0 and figure.shown in given)
+        if not _is_count(figure, counts) and not any(_bears_out(one, figure) for one in known)
     )
 
 
@@ -99,7 +123,9 @@ def _is_count(figure: Figure, counts: int) -> bool:
 
 def _bears_out(fact: Figure, said: Figure) -> bool:
     """Say whether a fact, rounded or cut as the answer writes it, is what it says."""
-    if said.step == 0 or fact.unit != said.unit != "":
+    if said.step == 0:
+        return fact.shown.lstrip("0") == said.shown.lstrip("0")
+    if fact.unit != said.unit != "":
         return False
     if not said.unit:
         return abs(fact.value - said.value) < 1e-9
@@ -109,12 +135,28 @@ def _bears_out(fact: Figure, said: Figure) -> bool:
 
 
 def _normal(text: str) -> str:
-    """Write every script's digits as ASCII ones."""
-    folded = unicodedata.normalize("NFKC", text)
-    return "".join(
+    """Write every number in one way: ASCII digits, one figure for what is said in two words."""
+    text = unicodedata.normalize("NFKC", _FRACTION.sub(_decimal, text))
+    text = "".join(
         str(unicodedata.digit(char)) if char.isdigit() and not char.isascii() else char
-        for char in folded
+        for char in text
     )
+    text = _TENS.sub(lambda found: str(_WORDS[found[1].lower()] + _WORDS[found[2].lower()]), text)
+    text = _THOUSANDS.sub(r"\1\2", _MINUTES_AGO.sub(" min", text))
+    for span, size in _SPANS:
+        text = span.sub(partial(_in_small_units, size=size), text)
+    return text
+
+
+def _decimal(found: re.Match[str]) -> str:
+    return str(int(found[1] or 0) + unicodedata.numeric(found[2]))
+
+
+def _in_small_units(found: re.Match[str], size: int) -> str:
+    """Write "1 h 30 min" as "90 min"."""
+    whole = int(found[1]) if found[1].isdigit() else 1
+    unit = "min" if found[3].lower() == "m" else found[3]
+    return f"{whole * size + int(found[2])} {unit}"
 
 
 def _figures(text: str, names: set[str]) -> Iterator[Figure]:
@@ -149,6 +191,8 @@ def _unit_after(text: str, end: int) -> tuple[str, float]:
 
 def _value(written: str) -> tuple[float, float]:
     """Read a number; a comma is a decimal sign unless three digits follow it."""
+    if _MOMENT.fullmatch(written):
+        return math.nan, 0.0
     text = written.replace("\u066b", ".")
     text = re.sub(r",(?=\d{3}(?:\D|$))", "", text).replace(",", ".")
     whole, _, decimals = text.partition(".")

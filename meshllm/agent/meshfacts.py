@@ -5,7 +5,7 @@ say, and an answer with a figure that nobody measured gives way to the facts the
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,8 +38,9 @@ _ABOUT: Final = tuple(
     re.compile(pattern)
     for pattern in (
         (
-            r"\b(?:which|whose|how many|any|list|all)(?: of)?(?: the| other)? (?:\w+ )?"
-            rf"(?:nodes?|stations?)\b.*\b{_STATE}\b"
+            r"\b(?:which|whose|how many|any|list|all)(?: of)?(?: the| other)? "
+            r"(?:(?!gas|fire|train|bus|police|weather|petrol|fuel|charging|railway|metro)\w+ )?"
+            rf"(?:nodes?|stations?)\b(?! in \b).*\b{_STATE}\b"
         ),
         (
             r"\bhow many (?:nodes|stations|people) are (?:there )?"
@@ -47,7 +48,9 @@ _ABOUT: Final = tuple(
         ),
         (
             r"\bwho(?:'s| is| are| was| else is)? (?:\w+ )?"
-            r"(?:online|nearby|reachable|in range|out there|closest|nearest|on the mesh)\b"
+            r"(?:online|nearby|reachable|in range|out there|on the mesh"
+            r"|(?:closest|nearest)"
+            r"(?= ?(?:[?.!,]|$)| (?:to (?:me|us|you)|now|here|node|station)\b))\b"
         ),
         r"\bwho (?:can|do|did|have) (?:you|i|we) (?:hear|heard|reach|see)\b",
         (
@@ -66,10 +69,18 @@ _ABOUT: Final = tuple(
         ),
     )
 )
+#: What is said of nodes, and of few foxes or roses that a node may be named after.
 _TOPIC: Final = re.compile(
-    rf"\b(?:{_STATE}|nodes?|mesh|radio|where|when|distance|position|location|gps|alive|charged?"
-    r"|power|contact|station|repeater|router)\b"
+    r"\b(?:online|offline|heard|hears?|signal|snr|rssi|batter(?:y|ies)|hops?|reach(?:able)?|nodes?"
+    r"|mesh|radio|distance|position|location|gps|charged?|station|repeater|router)\b"
 )
+#: What is said of anything; it counts where a sentence asks it of the name itself.
+_WEAK_TOPIC: Final = re.compile(rf"\b(?:{_STATE}|where|when|alive|power|contact)\b")
+_ASKED_OF: Final = (
+    r"\b(?:is|has|was|did|does|to|from|or|and|of|with|see|seen) (?:the )?{name}(?=[?.!,]|$|'s\b"
+    r"| (?:and|or|near\w*|now|today|here|close\w*|far\w*|around|alive|last|been|still|from|to)\b)"
+)
+_KINDS: Final = r"\b(?:a|an|any|every|no|some|wild) {name}\b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +91,13 @@ class MeshFacts:
     told: str
     question: str
 
-    def invented(self, answer: str) -> tuple[str, ...]:
-        """Return the figures of an answer that stand in neither the facts nor the question."""
-        return invented(answer, facts=self.table, question=self.question, counts=self._counts)
+    def invented(self, answer: str, *, asked: str = "") -> tuple[str, ...]:
+        """Return the figures of an answer that stand in neither the facts nor the question.
+
+        `asked` is the whole last message, where the model was told of the asker, too.
+        """
+        question = f"{self.question}\n{asked}"
+        return invented(answer, facts=self.table, question=question, counts=self._counts)
 
     @property
     def _counts(self) -> int:
@@ -106,17 +121,25 @@ def named_people(text: str, people: Sequence[Person]) -> dict[str, Person]:
     return found
 
 
-def is_about_mesh(text: str, *, names_somebody: bool) -> bool:
+def is_about_mesh(text: str, *, names: Collection[str] = ()) -> bool:
     """Say whether a question is about what our radio hears now; in doubt it is not.
 
-    A wrong yes costs a good answer its figures, a wrong no only leaves the model without facts.
+    `names` are its words for nodes. A wrong yes costs a good answer its figures, a wrong no only
+    leaves the model without facts.
     """
     folded = " ".join(fold(text).split())
     if _GENERAL.search(folded):
         return False
-    if names_somebody and _TOPIC.search(folded):
+    meant = [name for name in names if not _stands(name, _KINDS, folded)]
+    if meant and _TOPIC.search(folded):
+        return True
+    if _WEAK_TOPIC.search(folded) and any(_stands(name, _ASKED_OF, folded) for name in meant):
         return True
     return any(pattern.search(folded) for pattern in _ABOUT)
+
+
+def _stands(name: str, pattern: str, text: str) -> bool:
+    return re.search(pattern.replace("{name}", re.escape(name)), text) is not None
 
 
 def gather(text: str, context: Context, people: Callable[[], Sequence[Person]]) -> MeshFacts | None:
@@ -126,7 +149,7 @@ def gather(text: str, context: Context, people: Callable[[], Sequence[Person]]) 
     """
     everybody = [p for p in people() if p.node.node_id != context.own_id]
     named = named_people(text, everybody)
-    if not everybody or not is_about_mesh(text, names_somebody=bool(named)):
+    if not everybody or not is_about_mesh(text, names=named):
         return None
     chosen = {person.node.node_id: (word, person) for word, person in named.items()}
     for person in everybody:

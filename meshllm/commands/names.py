@@ -21,13 +21,14 @@ FUZZY: Final = 0.8  #: difflib's ratio from which a word is taken for a mistyped
 _GRAPHEME: Final = regex.compile(r"\X")
 _DROPPED: Final = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
 _COMMON: Final = (
-    "a an am are base bridge camp car charge city clinic current day doctor east exit field "
-    "fire food fuel gas ground hall help here hill home hospital house how island it lake "
+    "a an am are at base bridge camp can car charge city clinic current day did do doctor does "
+    "east else exit field fire food for from fuel gas go ground had hall has have he help here "
+    "hill his home hospital house how in is island it lake "
     "last life lost low map market me medical message near nearest night north now office "
     "pharmacy place police port post power radio relay repeater rescue resort river road "
-    "safe school sea shelter shop short solar south station summit temple that the there "
-    "this time today top tower town valley village walk wall water way weather west what "
-    "when where who why wood work you your "
+    "safe school sea she shelter shop short should solar south station summit temple that the "
+    "their them there they this time to today top tower town valley village walk wall was water "
+    "way we weather were west what when where who why will wood work would you your "
 )
 #: Words of questions that are no names unless somebody is called exactly so.
 COMMON: Final = frozenset(_COMMON.split())

@@ -205,8 +205,8 @@ _ANYBODY: Final = phrases(
     "who (?:do|can|did|have) you (?:hear|heard|see|seen)(?: (?:now|today|lately|recently))?"
     "|(?:which|what) (?:nodes|stations|radios) (?:are|do you|can you|did you|have you)"
     " (?:online|hear|heard|see|seen|there|around|active|near|nearby)(?: (?:now|today))?"
-    "|(?:is )?any(?:body|one)(?: else)? (?:online|around|near|nearby|in range|on the mesh)"
-    "(?: now)?",
+    "|(?:is )?any(?:body|one)(?: else)? (?:online|around|near|nearby|here|out there|in range"
+    "|on the mesh)(?: now)?",
     "nodos|quién está (?:en línea|conectado|ahí|cerca)|quién hay(?: cerca)?",
     "knoten|wer ist (?:da|online|hier|in der nähe|erreichbar)|wen hörst du",
     "вузли|ноди|хто (?:є )?(?:тут|онлайн|в мережі|на зв'язку|поруч)|кого (?:ти )?чуєш",
@@ -227,7 +227,9 @@ COMMANDS: Final = (
         phrases(
             rf"where(?:'s| is| are| am) {NAME}(?: now| right now| at| at the moment)?",
             r"where (i) am",
-            rf"(?:what(?:'s| is)|show(?: me)?|give me) (?:the )?(?:position|location) of {NAME}",
+            rf"(?:(?:what(?:'s| is)|show(?: me)?|give me) )?"
+            rf"(?:the )?(?:position|location) of {NAME}",
+            rf"{NAME} (?:position|location)",
             rf"(?:what(?:'s| is)|show(?: me)?|give me) {NAME}'s (?:position|location)",
             rf"how far(?: away)? is {NAME}(?: from (?:here|me|you))?",
             rf"dónde está {NAME}",

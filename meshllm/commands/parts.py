@@ -109,19 +109,20 @@ def _start(_: Context) -> str:
     return STARTED
 
 
-COMMANDS: Final = (
-    Command(
-        MORE,
-        "more: the rest of an answer",
-        phrases(
-            "more|continue|go on|the rest|keep going",
-            "más|sigue|continúa|continuar",
-            "mehr|weiter|mach weiter",
-            "далі|ще|більше|продовжуй|продовж",
-        ),
-        _more,
-        applies=lambda context: not goes_on(context),
+MORE_COMMAND: Final = Command(
+    MORE,
+    "more: the rest of an answer",
+    phrases(
+        "more|continue|go on|the rest|keep going",
+        "más|sigue|continúa|continuar",
+        "mehr|weiter|mach weiter",
+        "далі|ще|більше|продовжуй|продовж|дальше|ещё|больше|продолжай",
     ),
+    _more,
+    applies=lambda context: not goes_on(context),
+)
+COMMANDS: Final = (
+    MORE_COMMAND,
     Command(
         STOP,
         "stop: drop what waits for me",

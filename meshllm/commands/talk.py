@@ -1,12 +1,14 @@
 """`help` and `ping`: what there is to ask, and how well the asker is heard."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from meshllm.commands.base import Command, Context
-from meshllm.commands.words import phrases
+from meshllm.commands.words import fold, phrases
 
 _INTRO: Final = "Ask me anything. Or send: "
+_PLEA: Final = re.compile(fold(r"\b(?:please|pls|por favor|bitte|будь ласка)\b"))
 _OUTRO: Final = ". What one does: help ping"
 
 
@@ -19,8 +21,10 @@ def _help(context: Context) -> str:
 
 
 def _is_help(context: Context) -> bool:
-    # "help water" is a question, "help more" is not.
-    return not context.arguments or _told_of(context) is not None
+    # "help water" is a question, "help more" is not; and who pleads for help wants no list.
+    if context.arguments:
+        return _told_of(context) is not None
+    return _PLEA.search(fold(context.asked.content)) is None
 
 
 def _told_of(context: Context) -> str | None:
@@ -82,9 +86,10 @@ COMMANDS: Final = (
         "ping",
         "ping: how I hear you",
         phrases(
-            "ping|test|testing|test test|radio check|signal|signal (?:report|check|test)|my signal"
+            "ping|test|testing|test test|test(?:ing)? (?:1 ?2 ?3|one two three)|radio check"
+            "|signal|signal (?:report|check|test)|my signal"
             "|(?:are|r) (?:you|u) (?:there|here|online|alive|up|awake|on|listening|working)"
-            "|you there|anybody there|anyone there",
+            "|you there|(?:is )?any(?:body|one) there",
             "(?:do|can|did) you (?:hear|read|copy) me(?: (?:now|well|ok))?"
             "|how do you (?:hear|read|copy) me"
             "|(?:how(?:'s| is)|what(?:'s| is)) my (?:signal|snr|rssi|connection|reception)"

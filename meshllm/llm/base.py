@@ -182,7 +182,7 @@ def never() -> bool:
 
 def visible_text(content: str) -> str:
     """Drop the reasoning from generated text and the space around the rest."""
-    return strip_thinking(content).strip() if "think" in content.lower() else content.strip()
+    return strip_thinking(content).strip()
 
 
 def keep_when_full(content: str, request: ChatRequest) -> str | None:

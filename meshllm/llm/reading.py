@@ -1,9 +1,9 @@
 """A reply while it arrives, line by line: when enough has come, and what came of it in the end."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
+from meshllm.cleaning import has_thinking, has_thought, is_thinking
 from meshllm.clock import Clock
 from meshllm.llm.answers import (
     count,
@@ -26,8 +26,6 @@ from meshllm.llm.exchange import Ended, Ending
 MAX_LINE_BYTES: Final = 1_000_000  #: a longer line is no answer of a chat server
 MIN_PACE_PIECES: Final = 5  #: fewer pieces, or pieces in less time, make no rate
 MIN_PACE_S: Final = 0.2
-_THOUGHT_TAG: Final = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
-_OPEN_THOUGHT: Final = re.compile(r"<think(?:ing)?>(?!.*</think)", re.IGNORECASE | re.DOTALL)
 _FIGURES: Final = (
     "total_duration",
     "load_duration",
@@ -68,7 +66,7 @@ class Reading:
     @property
     def has_reasoned(self) -> bool:
         """True when reasoning came, in its own field or as tags in the text."""
-        return self._has_thoughts or bool(_THOUGHT_TAG.search(self._content))
+        return self._has_thoughts or has_thinking(self._content)
 
     def feed(self, chunk: bytes) -> bool:
         """Take what arrived; True when nothing more is wanted."""
@@ -158,7 +156,7 @@ class Reading:
         if self._first_token_ms is None:
             self._first_token_ms = self._elapsed_ms()
         self._content += content
-        if self._thought_only() or _OPEN_THOUGHT.search(self._content):
+        if self._thought_only() or is_thinking(self._content):
             return
         self._kept = keep_when_full(self._content, self._request)
         visible = visible_text(self._content)
@@ -180,7 +178,7 @@ class Reading:
 
         A reply that ended by itself is an answer: a model that can reason, told not to, has no tag.
         """
-        return self._may_leak and "</think" not in self._content
+        return self._may_leak and not has_thought(self._content)
 
     def _outcome(self, text: str, ended: Ended) -> tuple[Outcome, str]:
         if ended.how is Ending.CANCELLED and not self.is_done:

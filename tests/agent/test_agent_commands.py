@@ -513,6 +513,16 @@ def test_an_answer_that_keeps_to_the_facts_goes_out(mesh: World, answer: str) ->
     assert mesh.count("answer_replaced_by_facts") == 0
 
 
+def test_what_the_model_was_told_of_the_asker_is_no_invention(mesh: World) -> None:
+    know(mesh, ALICE, "ALI", "Alice", snr_db=4.0, rssi=-97, hops=0)
+    mesh.model.script = "Ada&#39;s is better; your RSSI is about -100 dBm, heard at 08:00."
+    mesh.hear("is my signal good enough at 08:00, compared with Ada's?")
+
+    mesh.idle()
+
+    assert mesh.said() == ["Ada's is better; your RSSI is about -100 dBm, heard at 08:00."]
+
+
 def test_an_answer_with_invented_figures_gives_way_to_the_facts(mesh: World) -> None:
     mesh.model.script = "Ada is best with SNR 11 dB, 42 % battery."
     mesh.hear("which node has the best signal, Ada or Bob?")

@@ -112,6 +112,16 @@ def test_a_channel_gets_no_notice_of_the_limit(world: World) -> None:
     assert world.reasons("question_deferred") == ["hourly_limit"]
 
 
+def test_who_wants_no_notices_waits_for_the_hour_without_one(world: World) -> None:
+    world.settings = Settings(max_answers_per_hour=1)
+    for text in ("stop", f"{QUESTION} one?", f"{QUESTION} two?"):
+        world.hear(text)
+        world.idle()
+
+    assert [row.meta["kind"] for row in world.ours()] == ["reply", "reply"]
+    assert world.reasons("question_deferred") == ["hourly_limit"]
+
+
 def test_commands_have_a_limit_of_their_own_that_stop_does_not_know(world: World) -> None:
     world.settings = Settings(max_answers_per_hour=1)
     for text in ("ping", "status", "help", "стоп"):
@@ -409,6 +419,24 @@ def test_an_echo_of_the_same_words_after_each_answer_ends(world: World) -> None:
 
     assert len(world.ours()) <= 3
     assert "bot_echo" in world.reasons()
+
+
+def test_who_has_the_model_go_on_is_no_echo(world: World) -> None:
+    world.settings = Settings(max_reply_parts=1)
+    world.model.script = " ".join(
+        f"Sentence number {n} says how to go on from here." for n in range(30)
+    )
+    world.hear("how do I boil water?")
+    world.idle()
+
+    for _ in range(5):
+        world.clock.advance(3)
+        world.hear("more")
+        world.idle()
+
+    assert "bot_echo" not in world.reasons()
+    assert all(row.meta.get("unsaid") for row in world.ours())
+    assert len(world.ours()) == 6
 
 
 def test_who_reads_a_long_answer_to_its_end_is_no_echo(world: World) -> None:

@@ -123,6 +123,15 @@ def test_reasoning_in_the_text_is_not_part_of_it(subject: Subject) -> None:
     assert subject.model.chat(ASK).text == "It is 81."
 
 
+def test_no_budget_is_filled_by_reasoning_whatever_marks_it(subject: Subject) -> None:
+    thoughts = "The user asks for a product, so I multiply. " * 10
+    subject.say(f"<thought>{thoughts}</thought> It is 81.")
+
+    result = subject.model.chat(replace(ASK, num_predict=400, budget_bytes=100, part_bytes=60))
+
+    assert (result.outcome, result.text) == (Outcome.OK, "It is 81.")
+
+
 def test_an_answer_of_nothing_is_empty_and_not_usable(subject: Subject) -> None:
     subject.say("<think>still thinking")
 

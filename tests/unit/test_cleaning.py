@@ -107,6 +107,8 @@ def test_cleaning_a_huge_hostile_text_takes_no_longer_than_reading_it() -> None:
         "\u0301",
         "👨\u200d",
         "<think>a</think>",
+        "```think\n",
+        "< think ",
         "**a",
         "$$",
     ]:
@@ -122,6 +124,18 @@ def test_cleaning_a_huge_hostile_text_takes_no_longer_than_reading_it() -> None:
         ("◁think▷hm◁/think▷Yes", "Yes"),
         ("<think></think>Yes</thin", "Yes"),
         ("<think>a</think>Yes<think>b</think> it is", "Yes it is"),
+        ("< think >hm</ think >Yes", "Yes"),
+        ("＜think＞hm＜/think＞Yes", "Yes"),
+        ("<seed:think>hm</seed:think>Yes", "Yes"),
+        ("<analysis>hm</analysis>Yes", "Yes"),
+        ("<|think|>hm<|/think|>Yes", "Yes"),
+        ("<|begin_of_thought|>hm<|end_of_thought|>Yes", "Yes"),
+        ("<|channel|>analysis<|message|>hm, this takes long", ""),
+        ("<|channel|>analysis<|message|>hm<|channel|>final<|message|>Yes", "Yes"),
+        ("```thinking\nhm\n```\nYes", "Yes"),
+        ("```think\nhm, this takes long", ""),
+        ("<think/>Yes", "Yes"),
+        ("```\nthink\n```", "```\nthink\n```"),
     ],
 )
 def test_reasoning_of_other_makers_is_dropped(text: str, expected: str) -> None:

@@ -34,15 +34,15 @@ class Known(Mesh):
         return tuple(Person(node, Latest(node.node_id), label_of(node)) for node in NODES)
 
 
-def context() -> Context:
-    asked = Message("dm", "!a11ce001", "1", "inbound", "!a11ce001")
+def context(text: str = "") -> Context:
+    asked = Message("dm", "!a11ce001", "1", "inbound", "!a11ce001", content=text)
     mesh = Known(NodeTree(Path("nowhere")), Path("nowhere"))
     return Context(asked, (asked,), "!aaaa0001", mesh, Ages(0.0, 0.0))
 
 
 def meant(text: str) -> tuple[str, ...] | None:
     """Name the command a text means, without its second spelling, and its arguments."""
-    found = built_in().find(text, context())
+    found = built_in().find(text, context(text))
     if found is None:
         return None
     return (found.command.name.removesuffix("_plain"), *found.arguments)
@@ -64,6 +64,9 @@ COMMANDS: Sequence[tuple[str, str]] = [
     ("hey librarian, ping please", "ping"),
     ("test", "ping"),
     ("radio check", "ping"),
+    ("Testing 1 2 3", "ping"),
+    ("test 123", "ping"),
+    ("is anyone there?", "ping"),
     ("are you there?", "ping"),
     ("Are you there??", "ping"),
     ("hello, are you there", "ping"),
@@ -89,6 +92,7 @@ COMMANDS: Sequence[tuple[str, str]] = [
     ("who can you hear?", "nodes"),
     ("which nodes do you hear", "nodes"),
     ("is anyone around?", "nodes"),
+    ("anyone out there?", "nodes"),
     ("¿Quién está en línea?", "nodes"),
     ("wer ist online?", "nodes"),
     ("хто на зв'язку?", "nodes"),
@@ -109,6 +113,8 @@ COMMANDS: Sequence[tuple[str, str]] = [
     ("where are you", "where you"),
     ("how far is Bob?", "where bob"),
     ("what is the position of ada", "where ada"),
+    ("location of Ada?", "where ada"),
+    ("ada position", "where ada"),
     ("¿Dónde está Ada?", "where ada"),
     ("wo ist Bob", "where bob"),
     ("де Жук?", "where жук"),
@@ -138,6 +144,7 @@ COMMANDS: Sequence[tuple[str, str]] = [
     ("más", "more"),
     ("mas", "more"),
     ("далі", "more"),
+    ("ещё", "more"),
     ("stop", "stop"),
     ("STOP!", "stop"),
     ("стоп", "stop"),
@@ -164,6 +171,9 @@ QUESTIONS: Sequence[str] = [
     "HILFE!",
     "¡Ayuda!",
     "help me",
+    "please help",
+    "help please",
+    "ayuda, por favor",
     "help, my leg is broken",
     "help with a burn",
     "can you help Ada",
@@ -179,6 +189,12 @@ QUESTIONS: Sequence[str] = [
     "where is Addda",
     "where is lovelase",
     "where should I camp",
+    "where to",
+    "where do we",
+    "last to",
+    "sitting position",
+    "anyone there for a chat",
+    "test 12 volt",
     "where do bears sleep",
     "where is Paris",
     "wo ist das Krankenhaus",

@@ -15,12 +15,14 @@ PEOPLE = tuple(
         Node("!ada00001", "ADA", "Ada Lovelace"),
         Node("!b0b00001", "B2", "Bob"),
         Node("!d00d0001", "WATR", "Water Tower"),
+        Node("!f0f00001", "FOX", "Fox"),
+        Node("!e05e0001", "ROSE", "Rose Cottage"),
     )
 )
 
 
 def is_about(text: str) -> bool:
-    return is_about_mesh(text, names_somebody=bool(named_people(text, PEOPLE)))
+    return is_about_mesh(text, names=named_people(text, PEOPLE))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ def is_about(text: str) -> bool:
         "whose battery is lowest",
         "who has the lowest battery?",
         "who is closest to me?",
+        "who is nearest?",
         "who else is online at this hour",
         "who can you hear tonight?",
         "is Ada's battery low?",
@@ -43,6 +46,9 @@ def is_about(text: str) -> bool:
         "how far is it from Ada to Bob, what distance",
         "did you hear Bob or ADA last",
         "is my signal good enough?",
+        "Is Fox near?",
+        "has the fox been seen today",
+        "what is between me and Rose, is Rose far away?",
         "what is our mesh like now",
         "is the mesh busy",
     ],
@@ -78,6 +84,15 @@ def test_question_is_about_the_mesh(text: str) -> None:
         "how high is a water tower",
         "what time is it now",
         "is the nearest star 4 light years away",
+        "who is the nearest doctor?",
+        "who is closest to winning the race",
+        "when do rose bushes flower last",
+        "where does a fox sleep, and how low is its den",
+        "can a fox hear a mouse under snow, and at what distance",
+        "is rose hip tea best hot, and with how much sugar",
+        "which gas station is near?",
+        "are there any fire stations near here",
+        "list all stations in London near the river",
     ],
 )
 def test_question_is_not_about_the_mesh(text: str) -> None:
@@ -119,6 +134,10 @@ FACTS = (
         "1. ADA, 3 min. 2. B2, 40 s. 3. Nobody 4. else",
         "You asked about channel 17.",
         "Three things: one, two.",
+        "Ada has seventy-six percent.",
+        "Ada, whose battery was read 1 h 60 min ago, is zero hops away.",
+        "Ada was heard 3m ago, her battery two hours ago.",
+        "Ada is 2 500 m or 2\u00bd km away.",
     ],
 )
 def test_figures_that_are_borne_out(answer: str) -> None:
@@ -137,8 +156,11 @@ def test_figures_that_are_borne_out(answer: str) -> None:
         ("SNR of 11.", ("11",)),
         ("There are 7 nodes.", ("7",)),
         ("There are seven nodes.", ("seven",)),
-        ("Heard at 17:55.", ("17", "55")),
-        ("Heard on 2024-05-17.", ("2024", "05", "17")),
+        ("Heard at 17:55.", ("17:55",)),
+        ("Heard on 2024-05-17.", ("2024-05-17",)),
+        ("Ada was heard an hour and 20 minutes ago.", ("80",)),
+        ("Ada has forty-five percent.", ("45",)),
+        ("Ada is 2 700 m away.", ("2700",)),
         ("B2 is 3 hops away.", ("3",)),
         ("Ask !deadbeef99.", ("99",)),
         ("Ask B7.", ("7",)),
@@ -151,6 +173,13 @@ def test_figures_that_are_borne_out(answer: str) -> None:
 )
 def test_figures_that_nobody_gave(answer: str, wanted: tuple[str, ...]) -> None:
     assert invented(answer, facts=FACTS, question="Ada?", counts=2) == wanted
+
+
+def test_moments_that_were_told_are_borne_out_whole() -> None:
+    question = 'Ada? Data: {"time":"2024-05-17 08:09 UTC"}'
+
+    assert invented("At 8:09 on 2024-05-17.", facts=FACTS, question=question) == ()
+    assert invented("At 18:09, 8 nodes.", facts=FACTS, question=question) == ("18:09", "8")
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
