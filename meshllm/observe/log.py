@@ -6,9 +6,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import Final, TextIO, cast
+from typing import Final, Protocol, TextIO, cast
 
 import structlog
+
+from meshllm.observe.logfile import LogFile
 
 log = structlog.get_logger()
 
@@ -19,9 +21,27 @@ LEVELS: Final = {
     "error": logging.ERROR,
 }
 
+_METHODS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 
-def configure(level: str, *, role: str, stream: TextIO | None = None) -> None:
+
+class Tap(Protocol):
+    """Something that counts events, also those below the level that is logged."""
+
+    def note(self, event: structlog.typing.EventDict) -> None:
+        """Take one event, from any thread. Must not raise, block or change it."""
+
+
+def configure(
+    level: str,
+    *,
+    role: str,
+    stream: TextIO | None = None,
+    file: LogFile | None = None,
+    tap: Tap | None = None,
+) -> None:
     """Send every event to `stream` (stderr): readable on a terminal, JSON lines in a pipe.
+
+    `file` gets the same events as JSON lines, `tap` those from info on, whatever the level.
 
     The radio library logs and prints for itself; its logger is silenced, since each of its
     complaints that matters to us is an event of ours.
@@ -34,15 +54,20 @@ def configure(level: str, *, role: str, stream: TextIO | None = None) -> None:
         _with_role(role),
         structlog.processors.format_exc_info,
     ]
+    as_json = structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
     renderer: structlog.typing.Processor = (
         # repr: a channel named by a stranger must not drive the terminal.
-        structlog.dev.ConsoleRenderer(repr_native_str=True)
-        if target.isatty()
-        else structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
+        structlog.dev.ConsoleRenderer(repr_native_str=True) if target.isatty() else as_json
     )
+    least = LEVELS[level]
+    if tap is not None:
+        shared.insert(-1, _counted(tap, least))
+        least = min(least, logging.INFO)
+    if file is not None:
+        shared.append(_copied_to(file, as_json))
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Unbreakable(target))),
         cache_logger_on_first_use=False,
     )
@@ -109,6 +134,33 @@ class _Unbreakable:
         """Flush what can be flushed."""
         with suppress(OSError, ValueError):
             self._stream.flush()
+
+
+def _counted(tap: Tap, least: int) -> structlog.typing.Processor:
+    """Count every event, then drop what is below the level."""
+
+    def count(
+        _logger: object, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        tap.note(event)
+        if _METHODS.get(method, logging.ERROR) < least:
+            raise structlog.DropEvent
+        return event
+
+    return count
+
+
+def _copied_to(
+    file: LogFile, render: structlog.processors.JSONRenderer
+) -> structlog.typing.Processor:
+    def copy(
+        logger: object, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        is_urgent = _METHODS.get(method, logging.ERROR) >= logging.WARNING
+        file.write(str(render(logger, method, dict(event))), is_urgent=is_urgent)
+        return event
+
+    return copy
 
 
 def _with_role(role: str) -> structlog.typing.Processor:
