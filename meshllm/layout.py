@@ -49,6 +49,11 @@ def node_id(number: int) -> str:
     return f"!{number & 0xFFFFFFFF:08x}"
 
 
+def node_uid_of(thread_file: Path) -> str:
+    """Name of the radio's folder that a thread file lies in."""
+    return thread_file.parents[2].name
+
+
 def node_number(text: str) -> int | None:
     """Read `!a1b2c3d4` or `a1b2c3d4`; None for anything else."""
     match = _NODE_ID.fullmatch(text)
@@ -216,6 +221,15 @@ class Layout:
         In the data folder when that is on the same disk: the trees' folder holds trees alone.
         """
         return (self.data_dir if same_disk else self.nodes_dir) / ".reserve"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Folder of both processes' log files."""
+        return self.data_dir / "logs"
+
+    def log_file(self, role: str) -> Path:
+        """Current log file of a process; older ones have `.1`, `.2` … behind the name."""
+        return self.logs_dir / f"{role}.jsonl"
 
     @property
     def agent_status(self) -> Path:

@@ -55,7 +55,7 @@ class Deliveries:
             log.warning(
                 "delivery_failed",
                 kind=delivery.kind,
-                error=str(error),
+                reason=str(error),
                 retry_in_s=pause_s,
                 consequence="the question stays open; the same rows are tried again",
                 **names,

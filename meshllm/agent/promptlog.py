@@ -212,7 +212,7 @@ class FilePromptLog:
             log.warning(
                 "history_page_unreadable",
                 file=path.name,
-                error=str(error),
+                reason=str(error),
                 consequence="the conversation is rendered from the thread's rows",
             )
             return None
@@ -232,7 +232,7 @@ class FilePromptLog:
                 "prompt_rows_held",
                 file=self._layout.prompts_table.name,
                 rows=len(self._owed),
-                error=str(error),
+                reason=str(error),
                 consequence="the pages hold everything; rows follow once the file is repaired",
             )
             return
@@ -272,7 +272,7 @@ def _row_on(path: Path) -> PromptRow | None:
         with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             row = parse_row(file.read(_PAGE_HEAD_CHARS))
     except OSError as error:
-        log.warning("prompt_page_unreadable", file=path.name, error=str(error))
+        log.warning("prompt_page_unreadable", file=path.name, reason=str(error))
         return None
     return row if row is not None and row.prompt_id == path.stem else None
 

@@ -271,7 +271,7 @@ class ThreadBook:
             event,
             node_uid=thread.tree.node_uid,
             file=thread.path.name,
-            error=text,
+            reason=text,
             consequence="nothing is answered in this thread until the file is whole again",
         )
 

@@ -242,9 +242,9 @@ class Link:
         try:
             radio.request_user(number)
         except RadioBusyError as error:
-            log.warning("user_not_requested", radio=self._name, node=node, reason=str(error))
+            log.warning("user_not_requested", radio=self._name, node_id=node, reason=str(error))
         else:
-            log.debug("user_requested", radio=self._name, node=node)
+            log.debug("user_requested", radio=self._name, node_id=node)
 
     def _note_stable(self) -> None:
         """Tell of the end of a contest, in which connections come without a line."""
@@ -255,7 +255,7 @@ class Link:
             self._short_lived = 0
 
     def _log_up(self) -> None:
-        log.info("link_up", radio=self._name, node=self._node, session=self._session)
+        log.info("link_up", radio=self._name, node_id=self._node, session=self._session)
 
     def _send(self, radio: Radio, text: OutgoingText) -> None:
         try:

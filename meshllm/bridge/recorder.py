@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from meshllm.bridge import ingest
+from meshllm.bridge.naming import names_of
 from meshllm.bridge.tables import Tables
 from meshllm.clock import Clock, parse_utc, utc_text
 from meshllm.errors import TransientError
@@ -187,7 +188,8 @@ class Recorder:
         index = self._known(path)
         if not row.message_id:
             if self._is_repeat(index, row):
-                log.info("duplicate_dropped", sender=row.sender_id, reason="same text within 10 s")
+                names = names_of(path, row)
+                log.info("duplicate_dropped", sender=row.sender_id, reason="same_text", **names)
                 return None
             row = replace(row, message_id=str(uuid.uuid4()))
         known = index.get(row.key)
@@ -195,13 +197,14 @@ class Recorder:
             other = replace(row, message_id=f"{row.message_id}-{ingest.text_digest(row.content)}")
             log.warning(
                 "packet_id_reused",
-                message_id=row.message_id,
                 sender=row.sender_id,
                 stored_as=other.message_id,
+                **names_of(path, row),
             )
             row, known = other, index.get(other.key)
         if known is not None:
-            log.info("duplicate_dropped", message_id=row.message_id, sender=row.sender_id)
+            names = names_of(path, row)
+            log.info("duplicate_dropped", sender=row.sender_id, reason="same_id", **names)
             return None
         index[row.key] = _trace(row)
         return row
@@ -240,10 +243,9 @@ class Recorder:
         for row in rows:
             log.info(
                 "message_received",
-                thread=row.thread_key if row.thread_type == "channel" else path.stem,
-                message_id=row.message_id,
                 sender=row.sender_id,
                 at=utc_text(self._clock.utc()),
+                **names_of(path, row),
             )
 
     def _missing(self, path: Path, rows: list[Message]) -> list[Message]:

@@ -1,24 +1,30 @@
 """Turn what became of a try into the row's next state, by the retry policy. Sends nothing."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from meshllm.bridge import hold, life, retry
 from meshllm.bridge.address import Destination, destination
 from meshllm.bridge.life import Try
+from meshllm.bridge.naming import names_by_place, names_of
 from meshllm.bridge.reach import Reaches
 from meshllm.bridge.settling import Settling
 from meshllm.bridge.tables import Change, Tables
 from meshllm.bridge.work import Key
 from meshllm.clock import Clock, boot_id, uptime_s, utc_in, utc_text
 from meshllm.errors import TransientError
+from meshllm.layout import node_id
 from meshllm.radio.base import RadioInfo
 from meshllm.records import Message
 
 log = structlog.get_logger()
+
+MAX_TIMED: Final = 1000  #: hand-overs remembered to time their ACKs
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Results:
         self._changed = changed
         self._limits = limits
         self._clock = clock
+        self._handed: OrderedDict[tuple[Path, Key], float] = OrderedDict()
 
     def adopt(self, info: RadioInfo) -> None:
         """Go by what the radio says of itself."""
@@ -62,6 +69,11 @@ class Results:
     def row(self, path: Path, key: Key) -> Message | None:
         """Return an outgoing row as it is on disk."""
         return self._settling.row(path, key)
+
+    def names(self, path: Path, key: Key) -> dict[str, str]:
+        """Return the fields that name a row in events."""
+        row = self.row(path, key)
+        return names_by_place(path, key) if row is None else names_of(path, row)
 
     def addressee(self, row: Message) -> int | None:
         """Node number that a DM goes to."""
@@ -87,7 +99,8 @@ class Results:
     def handed_over(self, path: Path, key: Key, packet_id: int) -> None:
         """The radio took the text."""
         self._settle(path, key, lambda row: life.hand_over(row, packet_id))
-        log.info("send_handed_over", thread=path.stem, message_id=key[1], packet_id=packet_id)
+        self._note_hand_over(path, key)
+        log.info("send_handed_over", packet_id=packet_id, **self.names(path, key))
 
     def acknowledged(self, path: Path, key: Key, packet_id: int, *, sender: int) -> None:
         """An ACK came: from the addressee it means delivered, from anybody else relayed."""
@@ -99,7 +112,12 @@ class Results:
             return life.confirm(row, packet_id, states[-1])
 
         if self._settle(path, key, change):
-            log.info("send_acknowledged", thread=path.stem, message_id=key[1], delivery=states[-1])
+            log.info(
+                "send_acknowledged",
+                delivery=states[-1],
+                ack_s=self._since_hand_over_s(path, key),
+                **self.names(path, key),
+            )
 
     def is_theirs_to_say(self, path: Path, key: Key, error: str, sender: int) -> bool:
         """Say whether a routing packet about a row is believed: packet ids are in clear on the air.
@@ -125,10 +143,10 @@ class Results:
         self._apply(path, row, packet_id, verdict)
         log.warning(
             "send_failed",
-            message_id=key[1],
             reason=verdict.reason,
             action=verdict.action,
             retry_in_s=verdict.delay_s,
+            **names_of(path, row),
         )
 
     def silent(self, path: Path, key: Key) -> None:
@@ -140,27 +158,38 @@ class Results:
         self._apply(path, row, None, verdict)
         log.warning(
             "ack_overdue",
-            message_id=row.message_id,
             reason=verdict.reason,
             action=verdict.action,
             retry_in_s=verdict.delay_s,
+            **names_of(path, row),
         )
 
     def leave_unanswered(self, path: Path, row: Message) -> None:
         """The radio said nothing of a hand-over and will not be asked again: it may have it."""
         if self._leave(path, row, "NO_QUEUE_STATUS"):
-            log.warning("send_unconfirmed", message_id=row.message_id, reason="NO_QUEUE_STATUS")
+            log.warning("send_unconfirmed", reason="NO_QUEUE_STATUS", **names_of(path, row))
 
     def give_up(self, path: Path, key: Key, packet_id: int | None, reason: str) -> None:
         """End a row as failed."""
         self._settle(path, key, lambda row: life.give_up(row, packet_id, reason=reason))
-        log.error("send_given_up", thread=path.stem, message_id=key[1], reason=reason)
+        log.error("send_given_up", reason=reason, **self.names(path, key))
+
+    def _note_hand_over(self, path: Path, key: Key) -> None:
+        self._handed[path, key] = self._clock.monotonic()
+        self._handed.move_to_end((path, key))
+        if len(self._handed) > MAX_TIMED:
+            self._handed.popitem(last=False)
+
+    def _since_hand_over_s(self, path: Path, key: Key) -> float | None:
+        """Real seconds since the last hand-over; None when an earlier run did it."""
+        at = self._handed.get((path, key))
+        return None if at is None else (self._clock.monotonic() - at) / self._clock.scale
 
     def _apply(
         self, path: Path, row: Message, packet_id: int | None, verdict: retry.Verdict
     ) -> None:
         if verdict.ask_user:
-            self._ask_for_key(row)
+            self._ask_for_key(path, row)
         reason = verdict.reason
         if verdict.action == "fail":
             self.give_up(path, row.key, packet_id, reason)
@@ -181,7 +210,7 @@ class Results:
             return life.hold(r, packet_id, reason=reason, at=at, boot=boot, up_s=up_s)
 
         if self._settle(path, row.key, change):
-            log.info("send_held", thread=path.stem, message_id=row.message_id, reason=reason)
+            log.info("send_held", reason=reason, **names_of(path, row))
         try:
             rows = [r for r in self._tables.read(path) if r.is_outgoing]
         except TransientError:
@@ -189,10 +218,11 @@ class Results:
         for surplus, cause in hold.giving_way(rows, self._limits.max_held):
             self.give_up(path, surplus.key, None, cause)
 
-    def _ask_for_key(self, row: Message) -> None:
+    def _ask_for_key(self, path: Path, row: Message) -> None:
         number = self.addressee(row)
         if number is not None:
-            log.info("user_asked", node=row.thread_key, reason="its public key is missing")
+            names = names_of(path, row)
+            log.info("user_asked", node_id=node_id(number), reason="no public key", **names)
             self._ask_user(number)
 
     def _leave(self, path: Path, row: Message, reason: str) -> bool:

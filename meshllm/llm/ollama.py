@@ -106,7 +106,7 @@ class OllamaModel:
                 "model_call_retried",
                 model=request.model,
                 outcome=str(result.outcome),
-                error=result.error,
+                reason=result.error,
             )
             result = self._attempt(request, patience)
         if result.outcome not in {Outcome.OK, Outcome.CAPPED, Outcome.PARTIAL}:

@@ -241,7 +241,7 @@ def test_a_node_is_asked_for_its_key(
 
     assert [t.packet_id for t in device.sent] == [502]
     assert device.asked == [TEXT.to]
-    assert lines(events, "user_requested")[0]["node"] == "!a11ce001"
+    assert lines(events, "user_requested")[0]["node_id"] == "!a11ce001"
 
 
 def test_a_request_that_the_radio_does_not_take_harms_nothing(
