@@ -17,6 +17,8 @@ from meshllm.config import Settings
 from meshllm.errors import ExitCode, TransientError, UserError
 from meshllm.layout import Layout
 from meshllm.observe import log as logging_setup
+from meshllm.observe.board import Board
+from meshllm.observe.instruments import prepare
 from meshllm.store import atomic
 from meshllm.store.locks import ProcessLock
 from meshllm.store.space import refusal_of
@@ -42,8 +44,10 @@ class Service(Protocol):
 class ServiceFactory(Protocol):
     """Builds a service from what the scaffold knows."""
 
-    def __call__(self, settings: Settings, files: Layout, *, clock: Clock, waker: Waker) -> Service:
-        """Build it; open nothing."""
+    def __call__(
+        self, settings: Settings, files: Layout, *, clock: Clock, waker: Waker, board: Board
+    ) -> Service:
+        """Build it; open nothing. It tells the board of itself."""
 
 
 def main(
@@ -102,25 +106,40 @@ def run(
         config_file or root / "config.yaml", os.environ, must_exist=config_file is not None
     )
     settings = loaded.settings
-    logging_setup.configure(settings.log_level, role=role)
-    for warning in loaded.warnings:
-        log.warning("settings_warning", reason=warning)
     clock = SystemClock(time_scale_from_environment())
     files = layout_of(settings)
+    instruments = prepare(role, settings, files, clock=clock)
+    for warning in loaded.warnings:
+        log.warning("settings_warning", reason=warning)
     try:
         _prepare(files, settings)
     except TransientError as error:
         log.error("process_failed", reason=str(error), consequence="the supervisor starts it again")
         return ExitCode.BUG
+
+    def serve() -> None:
+        board = instruments.board
+        service = build(settings, files, clock=clock, waker=waker, board=board)
+        service.start()
+        log.info("process_started", pid=os.getpid(), data=str(files.data_dir))
+        _loop(service, stopping, board, clock=clock, waker=waker)
+        log.info("process_stopped", signal=stopping[0] if stopping else 0)
+
     lock = ProcessLock(lock_of(files), role)
     lock.acquire()
     try:
-        with logging_setup.contained():
-            service = build(settings, files, clock=clock, waker=waker)
-            service.start()
-            log.info("process_started", pid=os.getpid(), data=str(files.data_dir))
-            _loop(service, stopping, clock=clock, waker=waker)
-    except UserError:
+        with instruments.running(), logging_setup.contained():
+            return _contained(serve)
+    finally:
+        lock.release()
+
+
+def _contained(serve: Callable[[], None]) -> int:
+    """Turn every end into an exit code, and into an event. Raises UserError."""
+    try:
+        serve()
+    except UserError as error:
+        log.error("process_refused", reason=str(error), consequence="the operator must act")
         raise
     except TransientError as error:
         log.error("process_failed", reason=str(error), consequence="the supervisor starts it again")
@@ -128,9 +147,6 @@ def run(
     except Exception:
         log.exception("process_crashed", consequence="the supervisor starts it again")
         return ExitCode.BUG
-    finally:
-        lock.release()
-    log.info("process_stopped", signal=stopping[0] if stopping else 0)
     return ExitCode.OK
 
 
@@ -154,7 +170,9 @@ def _prepare(files: Layout, settings: Settings) -> None:
         ) from error
 
 
-def _loop(service: Service, stopping: list[int], *, clock: Clock, waker: Waker) -> None:
+def _loop(
+    service: Service, stopping: list[int], board: Board, *, clock: Clock, waker: Waker
+) -> None:
     try:
         while not stopping:
             try:
@@ -162,6 +180,7 @@ def _loop(service: Service, stopping: list[int], *, clock: Clock, waker: Waker) 
             except TransientError as error:
                 log.error("tick_failed", reason=str(error), retry_in_s=STORAGE_PAUSE_S)
                 wait_s = STORAGE_PAUSE_S
+            board.turned()
             if not stopping:
                 clock.wait(waker, max(0.0, wait_s))
     finally:

@@ -163,6 +163,11 @@ def deadline_passed(clock: Clock, deadline: float) -> bool:
     return clock.monotonic() >= deadline
 
 
+def real_s() -> float:
+    """Real seconds since some moment, for durations that no scale makes shorter."""
+    return time.perf_counter()
+
+
 def pause_real(seconds: float) -> None:
     """Block this thread for real seconds. Only for back-off outside any service loop."""
     time.sleep(seconds)

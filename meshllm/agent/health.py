@@ -13,6 +13,7 @@ from meshllm.layout import Layout
 from meshllm.llm.base import ChatResult, ProbeResult, ProbeState, ServerState
 from meshllm.llm.breaker import Breaker
 from meshllm.observe import status
+from meshllm.observe.board import AgentState, Board, StorageState
 from meshllm.store import atomic
 from meshllm.store.space import DiskSpace
 
@@ -156,8 +157,16 @@ class Heartbeat:
     """Writes agent.json: at once when the model's state changes, else once a minute."""
 
     def __init__(
-        self, layout: Layout, clock: Clock, *, model: str, modes: atomic.Modes, space: DiskSpace
+        self,
+        layout: Layout,
+        clock: Clock,
+        *,
+        model: str,
+        modes: atomic.Modes,
+        space: DiskSpace,
+        board: Board,
     ) -> None:
+        self._board = board
         self._path = layout.agent_status
         self._space = space
         self._clock = clock
@@ -177,6 +186,8 @@ class Heartbeat:
     def beat(self, health: Health, *, waiting: int, is_last: bool = False) -> float:
         """Write when due; return the scaled seconds until the next write is."""
         now = self._clock.monotonic()
+        self._board.agent(lambda: _state(health, waiting))
+        self._board.storage(lambda: StorageState(self._storage, self._space.free_mb))
         told = (health.state, health.reason, health.server, self._space.has_room)
         if now < self._due and told == self._told and not is_last:
             return self._due - now
@@ -187,7 +198,7 @@ class Heartbeat:
             self._has_failed = False
         except TransientError as error:
             if not self._has_failed:
-                log.warning("heartbeat_failed", error=str(error), consequence="status is stale")
+                log.warning("heartbeat_failed", reason=str(error), consequence="status is stale")
             self._has_failed = True
         return BEAT_S
 
@@ -204,13 +215,18 @@ class Heartbeat:
             "started_at": self._started_at,
             "heartbeat_at": utc_text(self._clock.utc()),
             "running": not is_last,
+            "ready": health.state == "ready" and self._space.has_room and not is_last,
             "model": self._model_facts(health),
             "queue": waiting,
             "rates": dict(health.rates),
             "answer_s": None if (answer_s := health.call_s()) is None else round(answer_s, 1),
-            "storage": "ok" if self._space.has_room else "low",
+            "storage": self._storage,
             "disk_free_mb": self._space.free_mb,
         }
+
+    @property
+    def _storage(self) -> str:
+        return "ok" if self._space.has_room else "low"
 
     def _model_facts(self, health: Health) -> dict[str, object]:
         due_in_s = None if health.may_call else health.probe_due_in(self._clock.monotonic())
@@ -225,3 +241,9 @@ class Heartbeat:
         if len(health.servers) > 1:
             facts["servers"] = [asdict(server) for server in health.servers]
         return facts
+
+
+def _state(health: Health, waiting: int) -> AgentState:
+    is_ready = health.state == "ready"
+    why_not = "" if is_ready else " ".join(filter(None, (health.state, health.reason)))
+    return AgentState(is_ready, health.may_call, why_not, waiting)

@@ -39,6 +39,7 @@ from meshllm.config import Settings
 from meshllm.errors import TransientError
 from meshllm.layout import Layout
 from meshllm.llm.base import THOUGHT_TOKENS, ChatModel, ChatResult, Outcome
+from meshllm.observe.board import Board
 from meshllm.store import atomic
 from meshllm.store.space import DiskSpace
 from meshllm.store.watch import FolderWatch
@@ -66,6 +67,7 @@ class AgentService:
         model: ChatModel,
         waker: Waker,
         ids: Ids | None = None,
+        board: Board | None = None,
     ) -> None:
         modes = atomic.Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
         lock_timeout_s = min(settings.lock_timeout_seconds, MAX_LOCK_WAIT_S)
@@ -133,7 +135,12 @@ class AgentService:
         self._waits = Waits(clock)
         self._is_cold = False  #: another model or address has answered since the last warm-up
         self._heartbeat = Heartbeat(
-            layout, clock, model=settings.ollama_model_instruct, modes=modes, space=self._space
+            layout,
+            clock,
+            model=settings.ollama_model_instruct,
+            modes=modes,
+            space=self._space,
+            board=board or Board(),
         )
         self._worker = ModelWorker(model, waker)
         self._watch = FolderWatch(self._on_change, self._poll_s)
@@ -209,7 +216,7 @@ class AgentService:
             pause_s = self._log_backoff.fail(now)
             log.warning(
                 "prompt_log_unavailable",
-                error=str(error),
+                reason=str(error),
                 retry_in_s=pause_s,
                 consequence="nothing is answered; every question stays open",
             )
@@ -279,6 +286,10 @@ class AgentService:
             reason=result.error,
             model=result.model,
             server=result.server,
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
+            prompt_tps=result.prompt_tps,
+            eval_tps=result.eval_tps,
             **event_names(asked.thread, asked.question),
         )
         if result.outcome is Outcome.CANCELLED:
@@ -288,7 +299,7 @@ class AgentService:
         except TransientError as error:
             log.warning(
                 "answer_dropped",
-                error=str(error),
+                reason=str(error),
                 consequence="the question stays open and is asked again",
                 **event_names(asked.thread, asked.question),
             )

@@ -25,6 +25,7 @@ from meshllm.errors import NotRegularError, TransientError
 from meshllm.keeping import Limits
 from meshllm.layout import NodeTree
 from meshllm.observe import status
+from meshllm.observe.board import Board
 from meshllm.radio.base import LinkKind, RadioInfo
 from meshllm.records import Message
 from meshllm.store import atomic, codec, regular
@@ -55,6 +56,8 @@ class StationSettings:
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
     keep: Limits = field(default_factory=Limits)  #: of the archive
     storage: Storage = field(default_factory=Storage)  #: shared by all stations
+    place: int = 0  #: in the list of radios
+    board: Board = field(default_factory=Board)  #: shared by all stations
 
 
 class OpenTree:
@@ -180,7 +183,8 @@ class OpenTree:
             "channel_untold",
             radio=self._settings.name,
             slot=index,
-            thread=name,
+            node_uid=self.tree.node_uid,
+            thread_key=name,
             consequence="recorded by this name; the radio is asked for its channels again",
         )
 

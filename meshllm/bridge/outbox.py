@@ -16,6 +16,7 @@ import structlog
 from meshllm.bridge import hold, life, retry
 from meshllm.bridge.address import Destination, destination
 from meshllm.bridge.manners import HOUR_S, Manners, Pace
+from meshllm.bridge.naming import names_of
 from meshllm.bridge.packet_ids import PacketIds
 from meshllm.bridge.reach import Reaches
 from meshllm.bridge.results import Results, RetryLimits
@@ -99,6 +100,7 @@ class QueueState:
     held: int
     air: str  #: why texts wait: CHANNEL_BUSY, DUTY_CYCLE; SHORT: DMs first; "" for neither
     own_airtime_s: float  #: of the last hour
+    oldest_s: float = 0.0  #: age of the oldest row that waits for nobody, 0 for none
 
 
 class Outbox:
@@ -218,7 +220,7 @@ class Outbox:
         self._reaches.note(envelope)
         released = self._work.release(envelope.sender, lambda n: self._reaches.of(n).hops)
         if released:
-            log.info("held_released", node=f"!{envelope.sender:08x}", rows=released)
+            log.info("held_released", node_id=f"!{envelope.sender:08x}", rows=released)
 
     def air_measured(self, *, channel_use: float | None, own_use: float | None) -> None:
         """Our radio told how busy the air is and how much of the hour it sent, both in percent."""
@@ -256,10 +258,10 @@ class Outbox:
         if not self._results.is_theirs_to_say(path, key, heard.error, sender):
             log.warning(
                 "routing_ignored",
-                message_id=key[1],
-                error=heard.error,
+                routing=heard.error,
                 sender=f"!{sender:08x}",
                 reason="neither our radio nor the addressee",
+                **self._results.names(path, key),
             )
             return
         if self._in_flight and self._in_flight.packet_id == heard.request_id:
@@ -298,9 +300,8 @@ class Outbox:
             self._ids.unused(packet_id)  # nothing was written: the radio does not know this id
             self._results.failed(flight.path, flight.key, packet_id, "QUEUE_FULL", from_self=True)
         else:
-            log.warning(
-                "send_unknown", message_id=flight.key[1], reason=cause, consequence="same id again"
-            )
+            names = self._results.names(flight.path, flight.key)
+            log.warning("send_unknown", reason=cause, consequence="same id again", **names)
 
     # -- what is due ---------------------------------------------------------------------------
 
@@ -347,6 +348,7 @@ class Outbox:
             held=self._work.held_count(),
             air=self._manners.hold_reason(now) or ("SHORT" if self._manners.is_short(now) else ""),
             own_airtime_s=self._manners.own_airtime_s(now),
+            oldest_s=self._work.oldest_s(),
         )
 
     # -- sending -------------------------------------------------------------------------------
@@ -369,9 +371,8 @@ class Outbox:
             self._refresh("an id goes on the air again")
         elif self._intend(path, row.key, packet_id):
             if history and not is_repeat and retry.is_possible_double(case):
-                log.warning(
-                    "send_repeated_with_new_id", message_id=row.message_id, packet_id=packet_id
-                )
+                names = names_of(path, row)
+                log.warning("send_repeated_with_new_id", packet_id=packet_id, **names)
             self._hand_over(path, row, target, packet_id, is_repeat=is_repeat and not is_resumed)
 
     def _would_be_swallowed(self, packet_id: int, *, is_repeat: bool, is_resumed: bool) -> bool:
@@ -437,9 +438,7 @@ class Outbox:
             self._over_budget.discard(path)
         elif path not in self._over_budget:
             self._over_budget.add(path)
-            log.warning(
-                "airtime_budget_used", thread=path.stem, message_id=row.message_id, wait_s=wait_s
-            )
+            log.warning("airtime_budget_used", wait_s=wait_s, **names_of(path, row))
         return wait_s
 
     def _airtime_s(self, row: Message) -> float:
@@ -479,9 +478,8 @@ class Outbox:
         if not self._is_tcp or unknown >= MAX_UNKNOWN:
             self._results.leave_unanswered(flight.path, row)
             return
-        log.warning(
-            "send_unknown", message_id=row.message_id, reason="no queueStatus", tries=unknown
-        )
+        names = names_of(flight.path, row)
+        log.warning("send_unknown", reason="no queueStatus", tries=unknown, **names)
         self._refresh("no queueStatus for a hand-over")
 
     def _check_ack_timers(self, now: float) -> None:

@@ -11,7 +11,32 @@ from meshllm.bridge.outbox import QueueState
 from meshllm.bridge.storage import Storage
 from meshllm.clock import utc_text
 from meshllm.layout import NodeTree, channel_stem
+from meshllm.observe.board import RadioState
 from meshllm.radio.base import RadioInfo
+
+
+def state(
+    queue: QueueState,
+    air: Mapping[str, float],
+    *,
+    is_up: bool,
+    connects: int,
+    unwritten: int,
+    scale: float,
+) -> RadioState:
+    """Say the same in figures, in real seconds and shares, for the metrics."""
+    use, sent = air.get("channelUtilization"), air.get("airUtilTx")
+    return RadioState(
+        is_up=is_up,
+        connects=connects,
+        waiting=queue.queued - queue.held,
+        held=queue.held,
+        oldest_s=queue.oldest_s / scale,
+        own_airtime_s=queue.own_airtime_s / scale,
+        unwritten=unwritten,
+        channel_use=None if use is None else use / 100,
+        air_transmit=None if sent is None else sent / 100,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +80,7 @@ def facts(
         "link": link.name,
         "link_state": "up" if link.is_up else "down",
         "link_cause": link.cause,
+        "ready": link.is_up and storage.state in ("ok", "low"),
         "queued": queue.queued,
         "held": queue.held,
         "air": queue.air,

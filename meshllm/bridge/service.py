@@ -17,6 +17,7 @@ from meshllm.config import Radio as RadioEntry
 from meshllm.config import Settings
 from meshllm.keeping import Limits
 from meshllm.layout import Layout
+from meshllm.observe.board import Board, StorageState
 from meshllm.radio.base import Emit, Radio
 from meshllm.radio.device import DeviceRadio, look_for_ports
 from meshllm.radio.ports import SerialPorts
@@ -33,8 +34,17 @@ STOP_LIMIT_S: Final = 4.0  #: all stations together; the process has 5 s
 class BridgeService:
     """Everything the bridge process does (see app.Service)."""
 
-    def __init__(self, settings: Settings, files: Layout, *, clock: Clock, waker: Waker) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        files: Layout,
+        *,
+        clock: Clock,
+        waker: Waker,
+        board: Board | None = None,
+    ) -> None:
         """Build the stations; nothing is opened before `start`."""
+        self._board = board or Board()
         self._files = files
         self._modes = Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
         self._clock = clock
@@ -53,7 +63,9 @@ class BridgeService:
             ),
         )
         self._ports = SerialPorts(look_for_ports, [entry.link for entry in settings.radios])
-        self._stations = [self._station(entry, settings) for entry in settings.radios]
+        self._stations = [
+            self._station(place, entry, settings) for place, entry in enumerate(settings.radios)
+        ]
 
     def start(self) -> None:
         """Create the folders and start every station. Raises StoreWriteError."""
@@ -66,6 +78,7 @@ class BridgeService:
     def tick(self) -> float:
         """Look at the disk. Every station keeps its own time, so that none waits for another."""
         self._storage.look()
+        self._board.storage(lambda: StorageState(self._storage.state, self._storage.free_mb))
         return LOOK_S
 
     def stop(self) -> None:
@@ -80,7 +93,7 @@ class BridgeService:
             stopper.join(STOP_LIMIT_S)
         log.info("bridge_stopped")
 
-    def _station(self, entry: RadioEntry, settings: Settings) -> Station:
+    def _station(self, place: int, entry: RadioEntry, settings: Settings) -> Station:
         link = entry.link
 
         def make_radio(emit: Emit) -> Radio:
@@ -108,6 +121,8 @@ class BridgeService:
             max_threads=settings.max_threads,
             poll_s=settings.bridge_poll_interval_ms / 1000,
             storage=self._storage,
+            place=place,
+            board=self._board,
             upkeep=UpkeepSettings(
                 settings.live_rows,
                 settings.max_question_age_seconds,

@@ -25,6 +25,7 @@ from meshllm.clock import Clock
 from meshllm.errors import TransientError
 from meshllm.layout import Layout, NodeTree
 from meshllm.observe import status
+from meshllm.observe.board import RadioState
 from meshllm.observe.sparing import Sparing
 from meshllm.radio.base import (
     OtherHeard,
@@ -95,6 +96,7 @@ class Station:
         self._leaving: list[Recorder] = []  #: of trees let go, with texts the disk still refuses
         self._is_up = False
         self._session = 0  #: the last connection whose radio is known
+        self._connects = 0
         self._up_at = 0.0
         self._link_cause = "starting"
         self._air: dict[str, float] = {}
@@ -205,6 +207,7 @@ class Station:
                 self._link.drop("the tree cannot be opened", pause_s=STORAGE_PAUSE_S)
                 return
         self._session = event.session
+        self._connects += 1
         self._up_at = self._clock.monotonic()
         early, self._early = self._early, []
         for passed in self._unplaced:
@@ -405,6 +408,8 @@ class Station:
     def _tick(self) -> None:
         bound = self._bound
         self._leaving = [left for left in self._leaving if left.tick() is not None]
+        self._settings.board.turned(f"radio {self._settings.place}")
+        self._settings.board.radio(self._settings.place, self._state)
         if bound is None:
             self._wait_s = BACKLOG_RETRY_S if self._leaving else STATUS_INTERVAL_S
             return
@@ -424,6 +429,20 @@ class Station:
             STATUS_INTERVAL_S if backlog_s is None else backlog_s,
         ]
         self._wait_s = max(0.0, min(waits))
+
+    def _state(self) -> RadioState:
+        bound = self._bound
+        unwritten = sum(left.waiting for left in self._leaving)
+        if bound is None:
+            return RadioState(self._is_up, self._connects, unwritten=unwritten)
+        return radio_status.state(
+            bound.outbox.status(),
+            self._air,
+            is_up=self._is_up,
+            connects=self._connects,
+            unwritten=unwritten + bound.recorder.waiting,
+            scale=self._clock.scale,
+        )
 
     def _write_status(self) -> None:
         bound = self._bound

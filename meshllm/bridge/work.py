@@ -242,6 +242,16 @@ class Work:
         """Rows that wait until somebody is heard."""
         return sum(len(thread.held) for thread in self._threads.values())
 
+    def oldest_s(self) -> float:
+        """Age of the oldest row that waits to be sent and is not held; 0 for none."""
+        cells = [
+            row.timestamp
+            for thread in self._threads.values()
+            for row in thread.queued
+            if row.key not in thread.held
+        ]
+        return max(0.0, wall_age_s(self._clock, min(cells)) or 0.0) if cells else 0.0
+
     def _note_queued(self, thread: _Thread, row: Message, previous: _Thread) -> None:
         now = self._clock.monotonic()
         thread.queued.append(row)

@@ -188,6 +188,24 @@ class Settings(BaseModel):
     log_level: Annotated[Literal["debug", "info", "warn", "error"], BeforeValidator(_lower)] = (
         Field(default="info", description="least level of the events that are logged")
     )
+    log_file_mb: int = Field(
+        default=5, ge=1, le=1000, description="megabytes of one log file in data_dir/logs"
+    )
+    log_files: int = Field(
+        default=5,
+        ge=0,
+        le=100,
+        description="most log files of each process, the current one included; 0 = none",
+    )
+    bridge_metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="loopback port of the bridge's metrics and health pages; 0 = none",
+    )
+    agent_metrics_port: int = Field(
+        default=0, ge=0, le=65_535, description="the same for the agent; 0 = none"
+    )
     timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
         default="UTC", description="zone of times shown to people; files always hold UTC"
     )

@@ -4,16 +4,18 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from meshllm.clock import real_s
 from meshllm.errors import StoreWriteError
 
 KEPT_FOLDERS: Final = 16  #: folder descriptors kept open; opening one costs a tenth of a commit
 _TEMP_SUFFIX: Final = ".tmp"
+_observers: Final[list[Callable[[float, bool], None]]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,31 @@ def replace(path: Path, chunks: Sequence[bytes], *, modes: Modes) -> os.stat_res
     The temp descriptor is closed last, so the close event that watchers see names the final file
     and comes after the content is durable. Returns the status of the new file.
     """
+    started, is_done = real_s() if _observers else 0.0, False
     try:
         folder = _folders.get(path.parent)
-        return _replace_in(folder.number, path.name, chunks, mode=modes.file)
+        status = _replace_in(folder.number, path.name, chunks, mode=modes.file)
+        is_done = True
     except OSError as error:
         message = f"{path}: cannot write: {error.strerror or error}"
         raise StoreWriteError(message) from error
+    finally:
+        for observe in _observers:
+            observe(real_s() - started, is_done)
+    return status
+
+
+@contextmanager
+def observed(observe: Callable[[float, bool], None]) -> Iterator[None]:
+    """Meanwhile tell this of every replacing: real seconds, and whether it was done.
+
+    Called on the thread that writes; it must neither raise nor block.
+    """
+    _observers.append(observe)
+    try:
+        yield
+    finally:
+        _observers.remove(observe)
 
 
 def write_text(path: Path, text: str, *, modes: Modes | None = None) -> None:
