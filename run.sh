@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up, start, supervise, try out and test Meshtastic-LLM. What can be decided in Python is decided there.
 set -u
+from=$PWD
 cd "$(dirname "$(readlink -f "$0")")" || exit 1
 
 VENV=.venv
@@ -21,7 +22,7 @@ usage: ./run.sh [command]
   test               format, lint, types, import contracts, tests
   bench              measure; results go to docs/explanation/performance.md
   soak               the long tests: kills, power cuts, floods of forged ids
-  config|sim|…       any verb of `python -m meshllm` (see: python -m meshllm --help)
+  status|send|…      any verb of `python -m meshllm` (see: python -m meshllm --help)
   --help             this text
 
 Settings: config.yaml, .env or the environment (docs/reference/config.md).
@@ -141,6 +142,14 @@ run_tests() {
   return $failed
 }
 
+# verb NAME…: a verb of the operator's tool, from where it was called: paths it is given are meant there.
+verb() {
+  local here=$PWD
+  cd "$from" || return 1
+  # -P: a folder of the caller's that is called meshllm is not ours.
+  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$here/$PY" -P -m meshllm "$@"
+}
+
 command=${1:-start}
 [ $# -gt 0 ] && shift
 case $command in
@@ -151,5 +160,5 @@ case $command in
   soak) setup_dev && exec "$PY" -m pytest -m slow tests "$@" ;;
   -h | --help | help) usage ;;
   --config | --config=*) start "$command" "$@" ;;
-  *) setup_core && exec "$PY" -m meshllm "$command" "$@" ;;
+  *) setup_core && verb "$command" "$@" ;;
 esac

@@ -17,7 +17,8 @@ def answer_of(row: Message) -> str:
     """Name the answer a part belongs to; "more" answers another question from the same prompt."""
     if row.meta.get("part") is None:
         return f"{row.message_id} {row.reply_to_id}"
-    return f"{row.meta.get('prompt_id', '')} {row.reply_to_id}"
+    meta = row.meta
+    return f"{meta.get('prompt_id') or meta.get('group', '')} {row.reply_to_id}"
 
 
 def cancelled_by(row: Message) -> set[str]:

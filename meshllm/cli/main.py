@@ -1,5 +1,6 @@
 """The root of `python -m meshllm`: noun, then verb. Holds no verb itself."""
 
+import io
 import sys
 
 import click
@@ -7,10 +8,17 @@ import click
 from meshllm import __version__
 from meshllm.cli.config import config
 from meshllm.cli.demo import demo
+from meshllm.cli.export import export
+from meshllm.cli.nodes import nodes
 from meshllm.cli.prompts import prompts
+from meshllm.cli.queue import queue
+from meshllm.cli.send import send
 from meshllm.cli.sim import sim
 from meshllm.cli.start import start_check
-from meshllm.errors import UserError
+from meshllm.cli.status import status
+from meshllm.cli.threads import messages, threads
+from meshllm.errors import ExitCode, TransientError, UserError
+from meshllm.observe import log
 
 
 @click.group(help="Meshtastic-LLM: an offline librarian for LoRa meshes.")
@@ -19,14 +27,39 @@ def cli() -> None:
     """Group of all verbs."""
 
 
-for command in (config, demo, prompts, sim, start_check):
+for command in (
+    config,
+    demo,
+    export,
+    messages,
+    nodes,
+    prompts,
+    queue,
+    send,
+    sim,
+    start_check,
+    status,
+    threads,
+):
     cli.add_command(command)
 
 
 def entry() -> None:
     """Run the tool; an operator's mistake is one message and an exit code, no traceback."""
+    log.configure("warn", role="tool")
+    _take_any_text()
     try:
         cli.main(prog_name="python -m meshllm")
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except TransientError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(ExitCode.BUG)
+
+
+def _take_any_text() -> None:
+    """Let no text fail on a terminal that lacks its characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import click
 
+from meshllm.cli.prompt_list import prompt_list, prompt_show
 from meshllm.cli.publish import publish
 
 
@@ -10,4 +11,5 @@ def prompts() -> None:
     """Look at the log of model calls, or publish it."""
 
 
-prompts.add_command(publish)
+for command in (prompt_list, prompt_show, publish):
+    prompts.add_command(command)

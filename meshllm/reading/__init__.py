@@ -1,0 +1,1 @@
+"""Everything of a data folder, for people and programs that look into it."""
