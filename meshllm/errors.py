@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     NO_ANSWER = 3  #: `demo --say` waited in vain
     CONFIG = 4  #: settings or a folder stop the start; a restart would meet them again
     ALREADY_RUNNING = 5  #: another process holds the data folder
+    FOUND_TROUBLE = 6  #: `doctor` found something that fails, or could not mend it
 
 
 class MeshllmError(Exception):

@@ -246,6 +246,11 @@ class Layout:
         """Archive of the registry of model calls."""
         return Shelf(self.prompts_dir / "archive", prefix="prompts-")
 
+    @property
+    def quarantine(self) -> Path:
+        """What could not be read of the registry of model calls: beside no page, so on no site."""
+        return self.data_dir / "quarantine"
+
     def prompt_page(self, prompt_id: str) -> Path:
         """Page of one model call; `prompt_id` is ours, never text from the mesh."""
         return self.prompts_dir / f"{sanitise(prompt_id)}.md"

@@ -13,7 +13,6 @@ from meshllm.agent.answering import Answering, Delivery
 from meshllm.agent.meshfacts import MeshFacts, gather
 from meshllm.agent.questions import Question
 from meshllm.agent.threads import Thread, ThreadBook
-from meshllm.agent.trigger import question_text
 from meshllm.agent.waiting import Line, lefts
 from meshllm.clock import Clock
 from meshllm.commands.ages import read_ages
@@ -23,6 +22,7 @@ from meshllm.commands.registry import Found, Registry
 from meshllm.errors import TransientError
 from meshllm.layout import Layout, NodeTree
 from meshllm.records import Message
+from meshllm.trigger import question_text
 
 #: Answers without the model in any minute, per radio: on LongFast 10 of them are 40 s of the air.
 MAX_A_MINUTE: Final = 10

@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from meshllm.agent.trigger import question_text
 from meshllm.clock import Clock, age_s, boot_id, parse_utc, wall_age_s
 from meshllm.commands.base import STOP
 from meshllm.records import Message
+from meshllm.trigger import question_text
 
 #: How far back answers are counted: the hour of the limit for one person.
 RECENT_S: Final = 3600.0

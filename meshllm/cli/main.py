@@ -8,6 +8,7 @@ import click
 from meshllm import __version__
 from meshllm.cli.config import config
 from meshllm.cli.demo import demo
+from meshllm.cli.doctor import doctor
 from meshllm.cli.export import export
 from meshllm.cli.nodes import nodes
 from meshllm.cli.prompts import prompts
@@ -17,6 +18,7 @@ from meshllm.cli.sim import sim
 from meshllm.cli.start import start_check
 from meshllm.cli.status import status
 from meshllm.cli.threads import messages, threads
+from meshllm.cli.why import why
 from meshllm.errors import ExitCode, TransientError, UserError
 from meshllm.observe import log
 
@@ -30,6 +32,7 @@ def cli() -> None:
 for command in (
     config,
     demo,
+    doctor,
     export,
     messages,
     nodes,
@@ -40,6 +43,7 @@ for command in (
     start_check,
     status,
     threads,
+    why,
 ):
     cli.add_command(command)
 

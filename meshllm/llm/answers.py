@@ -100,6 +100,14 @@ def model_names(fields: Mapping[str, object]) -> Iterator[str]:
                     yield full_name(name)
 
 
+def model_sizes(fields: Mapping[str, object]) -> Iterator[tuple[str, int]]:
+    """Yield the names of /api/tags or /api/ps, with their tags, and their bytes."""
+    models = fields.get("models")
+    for entry in models if isinstance(models, list) else ():
+        if isinstance(entry, Mapping) and isinstance(name := entry.get("name"), str):
+            yield full_name(name), count(entry.get("size")) or 0
+
+
 def parse_object(body: bytes) -> Mapping[str, object] | None:
     """Parse a JSON object; None for anything else."""
     try:

@@ -17,6 +17,7 @@ from meshllm.llm.answers import (
     full_name,
     is_named_thinking,
     model_names,
+    model_sizes,
     quick_answer,
     refusal,
     traits,
@@ -145,6 +146,12 @@ class OllamaModel:
             f"{self._base} has no model {self._model}",
             pull_command=f"ollama pull {self._model}",
         )
+
+    def sizes(self, *, loaded: bool = False) -> dict[str, int]:
+        """Bytes of every installed model, or of those in memory; {} where nothing is told."""
+        path = "ps" if loaded else "tags"
+        call = Call("GET", f"{self._base}/api/{path}")
+        return dict(model_sizes(self._ask(self._probe_link, call, self._quick_s).fields))
 
     def warm_up(
         self, messages: Sequence[ChatMessage], cancel: Callable[[], bool] = never

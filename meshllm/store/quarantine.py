@@ -45,6 +45,7 @@ def repair(
     clock: Clock,
     *,
     settle: Callable[[R], R | None] | None = None,
+    salvage: Callable[[bytes, Snapshot[R]], Snapshot[R]] | None = None,
 ) -> Repair[R] | None:
     """Save a damaged table in `quarantine_dir` and leave its good rows; None when it is sound.
 
@@ -52,8 +53,9 @@ def repair(
 
     Works under the table's lock. The original is durable before the table is replaced, and its
     name holds its hash: after a crash between the two, the next repair finds it there. `settle`
-    may change a row that is kept (None: leave it), in the same commit. Raises LockTimeoutError
-    and StoreWriteError, the table being as it was.
+    may change a row that is kept (None: leave it), in the same commit; `salvage` may find more
+    rows in the damaged bytes. Raises LockTimeoutError and StoreWriteError, the table being as it
+    was.
     """
     displace(table.path, quarantine_dir, clock, modes=table.modes)
     done: list[Repair[R]] = []
@@ -62,6 +64,7 @@ def repair(
         if not snapshot.damage:
             return None
         original = _save(data, table, quarantine_dir, clock)
+        snapshot = salvage(data, snapshot) if salvage else snapshot
         kept = tuple(
             (settle(row) if settle else None) or row for row in snapshot.rows if not _is_queued(row)
         )

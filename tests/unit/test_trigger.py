@@ -1,7 +1,7 @@
 import pytest
 
-from meshllm.agent.trigger import question_text
 from meshllm.records import Message, compact_json
+from meshllm.trigger import question_text
 
 
 def row(content: str, *, kind: str = "channel", **extras: object) -> Message:

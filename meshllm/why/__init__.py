@@ -1,0 +1,1 @@
+"""Tells the whole story of one message out of the files. Changes none."""
