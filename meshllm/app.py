@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import click
 import structlog
 
-from meshllm import config
+from meshllm import config, notify
 from meshllm.clock import Clock, SystemClock, Waker, time_scale_from_environment
 from meshllm.config import Settings
 from meshllm.errors import ExitCode, TransientError, UserError
@@ -91,6 +91,7 @@ def run(
     root: Path,
 ) -> int:
     """Load settings, take the process lock, serve until a signal. Raises UserError."""
+    build = notify.reporting(build, os.environ)
     waker = Waker()
     stopping: list[int] = []
 
