@@ -50,6 +50,31 @@ def check(ctx: click.Context, path: Path | None, *, as_json: bool) -> None:
     _report(chosen, problems=(), warnings=loaded.warnings, as_json=as_json)
 
 
+@config.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Settings file; default: config.yaml beside the programs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def folders(path: Path | None, *, as_json: bool) -> None:
+    """Write the folders that the programs write to, one a line, none inside another."""
+    chosen = path or settings_file.default_path()
+    settings = settings_file.load(chosen, os.environ, must_exist=path is not None).settings
+    named = {
+        "data_dir": settings.data_dir,
+        "nodes_dir": settings.nodes_dir,
+        "prompts_dir": settings.prompts_dir,
+    }
+    if as_json:
+        click.echo(json.dumps({name: str(folder) for name, folder in named.items()}, indent=2))
+        return
+    for folder in sorted(set(named.values())):
+        if not any(other in folder.parents for other in named.values()):
+            click.echo(str(folder))
+
+
 def _report(
     path: Path, *, problems: tuple[str, ...], warnings: tuple[str, ...], as_json: bool
 ) -> None:

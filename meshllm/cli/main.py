@@ -6,6 +6,7 @@ import sys
 import click
 
 from meshllm import __version__
+from meshllm.cli.alive import alive
 from meshllm.cli.config import config
 from meshllm.cli.demo import demo
 from meshllm.cli.doctor import doctor
@@ -30,6 +31,7 @@ def cli() -> None:
 
 
 for command in (
+    alive,
     config,
     demo,
     doctor,
