@@ -335,6 +335,7 @@ def vocabulary() -> frozenset[str]:
     """Every name, argument and text constant of the code, and the settings' names."""
     found: set[str] = set(dir(builtins)) | set(config.Settings.model_fields)
     found |= {key.upper() for key in config.Settings.model_fields}
+    found |= set(re.findall(r"\w+", page("compose.yaml")))
     for path in SOURCES:
         found |= set(path.relative_to(ROOT).with_suffix("").parts)
         for node in ast.walk(tree(path)):
@@ -375,6 +376,7 @@ def test_settings_in_examples_exist(path: Path) -> None:
     keys = set(config.Settings.model_fields)
     ours = {key.upper() for key in keys} | {"RADIO", "MESHLLM_TIME_SCALE", "PYTHON", "FOLDER"}
     variables = ours | OLLAMAS
+    variables |= set(re.findall(r"\$\{(\w+)", page("compose.yaml")))
 
     for block in blocks(text, "yaml"):
         given = set(yaml.safe_load(block))
