@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol
@@ -14,7 +15,7 @@ import structlog
 from meshllm import config, notify
 from meshllm.clock import Clock, SystemClock, Waker, time_scale_from_environment
 from meshllm.config import Settings
-from meshllm.errors import ExitCode, TransientError, UserError
+from meshllm.errors import ExitCode, StoreWriteError, TransientError, UserError
 from meshllm.layout import Layout
 from meshllm.observe import log as logging_setup
 from meshllm.observe.board import Board
@@ -160,6 +161,9 @@ def _prepare(files: Layout, settings: Settings) -> None:
     modes = atomic.Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
     try:
         atomic.make_folders(files.data_dir, files.nodes_dir, modes=modes)
+        if settings.log_files:
+            with suppress(StoreWriteError):  # without it lines are lost, and nothing else
+                atomic.make_folders(files.logs_dir, modes=modes)
         if settings.enable_prompt_logs:
             atomic.make_folders(files.prompts_dir, modes=modes)
     except TransientError as error:
