@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
@@ -54,6 +55,14 @@ def golden(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], None
 
     if rewritten:
         pytest.fail(f"rewritten, look at the diff: {', '.join(rewritten)}")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Undo what a program under test made of the log: its level would silence later tests."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 class NetworkBlockedError(RuntimeError):
