@@ -237,13 +237,7 @@ class Message(Record):
     @property
     def meta(self) -> dict[str, Any]:
         """The extras, parsed; {} when the cell is empty or not a JSON object."""
-        if not self.meta_json:
-            return {}
-        try:
-            parsed = json.loads(self.meta_json)
-        except (ValueError, RecursionError):  # the latter: thousands of nested braces
-            return {}
-        return parsed if isinstance(parsed, dict) else {}
+        return _parsed_object(self.meta_json)
 
     def with_meta(self, **changes: object) -> "Message":
         """Copy with these extras set; a value of None removes the key. Unknown keys stay."""
@@ -292,3 +286,18 @@ class PromptRow(Record):
     def key(self) -> tuple[str, ...]:
         """A model call is its id."""
         return (self.prompt_id,)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The extras, parsed; {} when the cell is empty or not a JSON object."""
+        return _parsed_object(self.meta_json)
+
+
+def _parsed_object(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):  # the latter: thousands of nested braces
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -22,7 +22,7 @@ from meshllm.clock import Clock, parse_utc
 from meshllm.errors import DamagedFileError, NotRegularError, StoreWriteError, TransientError
 from meshllm.layout import Layout
 from meshllm.records import Message, PromptRow
-from meshllm.site.page import Page, parse_meta, parse_row, render
+from meshllm.site.page import Page, parse_row, render
 from meshllm.store import atomic, codec, locks, regular
 from meshllm.store.table import Snapshot, Table
 
@@ -56,7 +56,7 @@ def moment_of(row: PromptRow) -> datetime | None:
 
 def prompt_key(row: PromptRow) -> Key:
     """Name the question of a logged call as `question_key` does."""
-    sender = str(parse_meta(row).get("source_sender", ""))
+    sender = str(row.meta.get("source_sender", ""))
     return (row.node_uid, row.thread_type, row.thread_key, sender, row.source_message_id)
 
 
@@ -263,7 +263,7 @@ class FilePromptLog:
                 self._index(row)
 
     def _index(self, row: PromptRow) -> None:
-        _remember(self._calls, prompt_key(row), _call(row, parse_meta(row)))
+        _remember(self._calls, prompt_key(row), _call(row, row.meta))
 
 
 def _row_on(path: Path) -> PromptRow | None:
@@ -306,7 +306,7 @@ class NoPromptLog:
 
     def record(self, page: Page) -> None:
         """Remember that a call was made; its answer is asked for again after a crash."""
-        call = Call(page.row.prompt_id, (), bool(parse_meta(page.row).get("attempt")))
+        call = Call(page.row.prompt_id, (), bool(page.row.meta.get("attempt")))
         _remember(self._calls, prompt_key(page.row), call)
         self._kept.keep(page)
 

@@ -9,7 +9,7 @@ from meshllm.agent.context import Reach, Role, RowKey, Sent, Turn, plain
 from meshllm.agent.prompt import Assembled
 from meshllm.agent.reply import Part
 from meshllm.records import PromptRow
-from meshllm.site.page import Block, Page, parse_body, parse_meta, parse_row, shown
+from meshllm.site.page import Block, Page, parse_body, parse_row, shown
 from meshllm.text import unmarked
 
 #: Share of the generated letters that must have been worth sending: a loop is cut to its first
@@ -53,7 +53,7 @@ def _role(name: str) -> Role:
 
 def _sent(row: PromptRow, prompt: Sequence[Block], response: str) -> Sent | None:
     turns = tuple(Turn(_role(one.role), one.text) for one in prompt if one.role != "system")
-    meta = parse_meta(row)
+    meta = row.meta
     parts = queued_parts(row, meta)
     asked_chars = meta.get("asked_chars")
     if not parts or not isinstance(asked_chars, int) or not turns or turns[-1].role != "user":

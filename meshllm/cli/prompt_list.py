@@ -11,7 +11,7 @@ from meshllm.cli.show import Column, Row
 from meshllm.cli.where import Place, with_place
 from meshllm.cli.whom import UnclearError
 from meshllm.reading.book import Book
-from meshllm.reading.states import extras_of, text_of
+from meshllm.reading.states import text_of
 from meshllm.records import PromptRow
 
 DEFAULT_LIMIT: Final = 20
@@ -107,7 +107,7 @@ def find_prompt(book: Book, prompt_id: str) -> PromptRow:
 
 def prompt_facts(row: PromptRow) -> dict[str, Any]:
     """Everything of a row, its outcome and reason besides."""
-    meta = extras_of(row)
+    meta = row.meta
     cells = {name: getattr(row, name) for name in PromptRow.columns() if name != "meta_json"}
     return {
         **cells,

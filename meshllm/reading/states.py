@@ -1,10 +1,9 @@
 """What a row's cells say of its state: one word, and what belongs to it. Pure; changes nothing."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args
 
-from meshllm.records import Message, PromptRow
+from meshllm.records import Message
 
 State = Literal[
     "heard",  #: somebody sent it to us
@@ -71,12 +70,3 @@ def answer_of(row: Message) -> str:
     if meta.get("part") is None:
         return f"{row.message_id} {row.reply_to_id}"
     return f"{meta.get('prompt_id') or meta.get('group', '')} {row.reply_to_id}"
-
-
-def extras_of(row: PromptRow) -> dict[str, Any]:
-    """The extras of a model call, parsed; {} when the cell is empty or not a JSON object."""
-    try:
-        parsed = json.loads(row.meta_json or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return parsed if isinstance(parsed, dict) else {}

@@ -5,7 +5,6 @@ every character that HTML or Liquid knows as an entity.
 """
 
 import html
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +117,7 @@ def _front_matter(page: Page, *, is_public: bool) -> str:
 
 def _question(page: Page) -> str:
     """Return the start of what was asked, for lists of pages; "" when the page does not say."""
-    chars = parse_meta(page.row).get("asked_chars")
+    chars = page.row.meta.get("asked_chars")
     asked = [block.text for block in page.prompt if block.role == "user"][-1:]
     if not isinstance(chars, int) or not asked:
         return ""
@@ -208,12 +207,3 @@ def _row(values: Mapping[str, Any]) -> PromptRow | None:
         return PromptRow.from_cells(tuple("" if cell is None else str(cell) for cell in cells))
     except BadCellError:
         return None
-
-
-def parse_meta(row: PromptRow) -> dict[str, Any]:
-    """Read a row's extras; {} when they are not a JSON object."""
-    try:
-        parsed = json.loads(row.meta_json or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return parsed if isinstance(parsed, dict) else {}

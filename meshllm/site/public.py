@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from meshllm.records import PromptRow, compact_json
-from meshllm.site.page import Block, Page, parse, parse_meta
+from meshllm.site.page import Block, Page, parse
 from meshllm.site.redaction import Redactor
 
 #: Pages are named by the random id of their prompt; anything else in the folder is none of ours.
@@ -78,7 +78,7 @@ def public(page: Page, redactor: Redactor | None) -> Page:
     is_channel = page.row.thread_type == "channel"
     prompt, asked_chars = _prompt(page, redactor, is_channel=is_channel)
     outcome = page.outcome if _OUTCOME.fullmatch(page.outcome) else "unknown"
-    first_token_ms = parse_meta(page.row).get("first_token_ms")
+    first_token_ms = page.row.meta.get("first_token_ms")
     meta = {
         "outcome": outcome,
         "asked_chars": asked_chars,
@@ -116,7 +116,7 @@ def _prompt(
     page: Page, redactor: Redactor | None, *, is_channel: bool
 ) -> tuple[tuple[Block, ...], int | None]:
     """Redact the turns; the last one in two halves, so that the question's length is known."""
-    asked_chars: Any = parse_meta(page.row).get("asked_chars")
+    asked_chars: Any = page.row.meta.get("asked_chars")
     if not isinstance(asked_chars, int) or asked_chars < 0:
         asked_chars = None
     if redactor is None or not page.prompt:

@@ -16,7 +16,6 @@ from meshllm.config import Settings
 from meshllm.errors import StoreWriteError
 from meshllm.llm.base import ChatRequest, ChatResult, Outcome, ProbeResult, ProbeState
 from meshllm.records import Latest, Message, Node
-from meshllm.site.page import parse_meta
 from meshllm.store.table import Table
 from meshllm.text import utf8_len
 from tests.agent.conftest import ALICE, BOB, HOME, OWN, World
@@ -536,7 +535,7 @@ def test_an_answer_with_invented_figures_gives_way_to_the_facts(mesh: World) -> 
     (event,) = [e for e in mesh.events if e["event"] == "answer_replaced_by_facts"]
     assert event["figures"] == ["11", "42"]
     (row,) = mesh.prompts()
-    assert "not in them: 11, 42" in parse_meta(row)["reason"]
+    assert "not in them: 11, 42" in row.meta["reason"]
     assert "SNR 11 dB, 42 % battery" in mesh.pages()[0].read_text()
 
 

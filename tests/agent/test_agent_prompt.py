@@ -18,7 +18,7 @@ from meshllm.agent.tokens import Room
 from meshllm.config import Settings
 from meshllm.llm.base import ChatResult, Outcome
 from meshllm.records import Latest, Message, Node, PromptRow, compact_json
-from meshllm.site.page import Page, parse_meta, parse_row, render
+from meshllm.site.page import Page, parse_row, render
 from tests.agent.conftest import ALICE, BOB, OWN, World
 
 Golden = Callable[[str, str], None]
@@ -99,7 +99,7 @@ def test_a_page_gives_its_row_back_whatever_the_mesh_said(names: list[str]) -> N
 
     found = parse_row(text)
     assert found == row
-    assert queued_parts(row, parse_meta(row)) == (part,)
+    assert queued_parts(row, row.meta) == (part,)
     front, _, body = text.removeprefix("---\n").partition("\n---\n")
     assert yaml.safe_load(front)["published"] is False
     assert not set("{}") & set(body)

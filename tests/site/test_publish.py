@@ -14,7 +14,7 @@ import yaml
 
 from meshllm.errors import UserError
 from meshllm.records import Node, PromptRow
-from meshllm.site.page import parse_meta, parse_row
+from meshllm.site.page import parse_row
 from meshllm.site.target import MANIFEST
 from meshllm.store.table import Table
 from tests.agent.conftest import ALICE, HOME
@@ -119,7 +119,7 @@ def test_published_rows_are_those_of_the_published_pages(log: Log) -> None:
         row = parse_row(files[name].decode())
         assert row is not None
         assert f"{row.prompt_id}.md" == name
-        assert parse_meta(row)["asked_chars"] > 0
+        assert row.meta["asked_chars"] > 0
         assert "reply_to_id" not in text
         assert "channel_index" not in text
 
