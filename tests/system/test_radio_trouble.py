@@ -57,6 +57,8 @@ TROUBLES: dict[str, Callable[[World], None]] = {
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_conversation_goes_on_after_trouble(world: World, trouble: str) -> None:
     ada = world.newcomer()
+    # A look at the model that is frozen half way runs out of time: that would be another trouble.
+    wait_until(lambda: status.read(world.files.agent_status).get("ready"), "the model is known")
     world.freeze("agent")
     before = ada.say("asked before", to=world.radio)
     wait_until(lambda: world.question(ada, before), "question on disk")
