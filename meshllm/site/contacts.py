@@ -9,9 +9,16 @@ from meshllm.site.spans import Span
 _EMAIL: Final = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
 _HARDWARE: Final = re.compile(r"(?<![0-9A-Fa-f:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?!\w)")
 #: The link that shares a channel holds its key.
-_SHARED: Final = re.compile(r"(?:https?://)?(?:www\.)?meshtastic\.org/[ecv]/\S*", re.IGNORECASE)
+_SHARED: Final = re.compile(
+    r"(?:https?://)?(?:www\.)?meshtastic\.org/[ecv](?:[/#?]\S*|(?!\w))|meshtastic://\S*",
+    re.IGNORECASE,
+)
+#: Of 16 or 32 bytes, in base64 or as hex digits; or a torn off piece of such a link.
 _KEY: Final = re.compile(
     r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{43}=|[A-Za-z0-9+/_-]{22}==)(?![A-Za-z0-9+/=])"
+    r"|(?<![0-9A-Za-z])(?:0[xX])?(?:[0-9A-Fa-f]{32}){1,2}(?![0-9A-Za-z])"
+    r"|(?<![A-Za-z0-9+/_-])(?=[a-z0-9+/_-]*[A-Z])(?=[A-Z0-9+/_-]*[a-z])(?=[A-Za-z+/_-]*[0-9])"
+    r"(?:[A-Za-z0-9+/]{43}|[A-Za-z0-9+/]{22}|[A-Za-z0-9_-]{22,})(?![A-Za-z0-9+/_-])"
 )
 _NUMBER: Final = re.compile(
     r"(?<![\w.,])(?:\+[ \t]?)?\(?\d[\d()./\-\u00a0\u2010-\u2013 \t]{5,}\d(?!\w)"

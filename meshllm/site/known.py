@@ -26,6 +26,9 @@ from meshllm.store.table import Table
 R = TypeVar("R", bound=Record)
 
 _DATA_LINE: Final = re.compile(r"^(?:<pre>)?Data: (.*)$", re.MULTILINE)
+#: Section of a prompt that lists nodes: a count, then a line for each, which begins with its name.
+_FACTS: Final = re.compile(r"^Mesh facts \(data\):\n[^\n]*\n((?:[^\n<]+\n)*)", re.MULTILINE)
+_REMARK: Final = re.compile(r" \([^()]*\)$")
 _ID: Final = re.compile(r"!([0-9a-f]{8})(?![0-9a-f])")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _GRAPHEME: Final = regex.compile(r"\X")
@@ -66,11 +69,14 @@ class Known:
                 self.owners.setdefault(name, set()).update({digits} - {""})
 
     def add_page(self, text: str) -> None:
-        """Add what a page of the log tells: ids anywhere, names in lines of data."""
+        """Add what a page of the log tells: ids anywhere, names in data and in mesh facts."""
         self.ids.update(_ID.findall(text))
         for line in _DATA_LINE.findall(text):
             for name in _names_in(html.unescape(line.removesuffix("</pre>"))):
                 self.add("", name)
+        for section in _FACTS.findall(text):
+            for line in section.splitlines():
+                self.add("", *_labels_in(html.unescape(line)))
 
 
 def of_trees(layout: Layout) -> Known:
@@ -137,6 +143,15 @@ def _name_values(value: Any) -> Iterator[str]:
         yield from _name_values(below)
 
 
+def _labels_in(line: str) -> Iterator[str]:
+    """Yield the name a fact begins with, also without what stands behind it in brackets."""
+    name, colon, _ = line.partition(": ")
+    while colon and name:
+        yield name
+        shorter = _REMARK.sub("", name)
+        name = shorter if shorter != name else ""
+
+
 def terms(known: Known, pseudonyms: Pseudonyms, plain_words: Iterable[str]) -> list[Term]:
     """Make what is looked for of what is known; `plain_words` stay wherever they stand alone."""
     plain = {tuple(w for _, _, w in words(word)) for word in (*plain_words, *OWN_WORDS)}
@@ -171,6 +186,7 @@ def ends(known: Known, pseudonyms: Pseudonyms) -> dict[str, str]:
 def _id_terms(known: Known, pseudonyms: Pseudonyms) -> Iterator[Term]:
     for digits in sorted(known.ids):
         yield Term((str(int(digits, 16)),), "node number", pseudonyms.node(digits))
+        yield Term((digits,), "node id", pseudonyms.node(digits))  # also when cut into pieces
     for end, instead in ends(known, pseudonyms).items():
         if end not in ORDINARY:
             yield Term((end,), "end of a node id", instead)

@@ -25,7 +25,8 @@ _SOLID: Final = (
 _WORD: Final = regex.compile(
     rf"[{_SOLID}]\p{{M}}*"
     rf"|(?:(?![{_SOLID}])[\p{{L}}\p{{N}}])"
-    rf"(?:(?![{_SOLID}])[\p{{L}}\p{{M}}\p{{N}}\u00ad\u200b-\u200f\u2060\ufeff])*"
+    rf"(?:(?![{_SOLID}])[\p{{L}}\p{{M}}\p{{N}}\p{{Cf}}])*"
+    r"|[\u24b6-\u24e9\U0001f130-\U0001f149]+"  # letters in circles and squares
     r"|(?=[\p{Extended_Pictographic}\p{Regional_Indicator}])\X"
     r"|(?![\u2400-\u2426])\p{S}"
 )
@@ -37,6 +38,19 @@ _ANY_ID: Final = regex.compile(
     regex.IGNORECASE,
 )
 _HIDDEN: Final = frozenset({"Mn", "Me", "Cf", "Cc"})
+#: Letters that Unicode does not take apart, as they are typed on a small keyboard; U+0640 only
+#: stretches a word.
+_PLAIN: Final = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i"}
+    | {"æ": "ae", "œ": "oe", "þ": "th", "\u0640": None}
+)
+#: Cyrillic and Greek letters that look like Latin ones, and those.
+_ALIKE: Final = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0458"
+    "\u0501\u051b\u051d\u04bb\u04cf\u03b1\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abekmhopctyxsijdqwhlaeikvoptux",
+)
+_LATIN: Final = regex.compile(r"[a-z]")
 MIN_GAP: Final = 4  #: characters that may stand between two words of a name at least
 MIN_JOINED: Final = 6  #: letters of a name from which it is found however it is cut into words
 MAX_WORDS: Final = 8  #: pieces into which it may be cut
@@ -46,7 +60,10 @@ def fold(word: str) -> str:
     """Reduce a word to what is compared."""
     text = unicodedata.normalize("NFKD", word).casefold()
     text = unicodedata.normalize("NFKD", text)
-    return "".join(char for char in text if unicodedata.category(char) not in _HIDDEN)
+    shown = "".join(char for char in text if unicodedata.category(char) not in _HIDDEN)
+    plain = shown.translate(_PLAIN)
+    # Only in a word that mixes them: a word of one script is a word of that script.
+    return plain.translate(_ALIKE) if _LATIN.search(plain) else plain
 
 
 def words(text: str) -> list[Word]:
@@ -86,6 +103,9 @@ class Finder:
         for at in range(len(listed)):
             yield from self._sequences(listed, at)
             yield from self._cut_up(listed, at)
+        for start, end, word in listed:
+            if _ANY_ID.fullmatch(word):  # in whatever kind of digits and letters
+                yield Span(start, end, "node id", self._pseudonyms.node(word[-8:]))
         for match in _ANY_ID.finditer(text):
             yield self._id(match)
         for match in _HEX8.finditer(text, overlapped=True):

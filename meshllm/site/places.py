@@ -16,12 +16,17 @@ _NO_LETTER_BEFORE: Final = r"(?<![^\W\d_])"
 _NO_LETTER_AFTER: Final = r"(?![^\W\d_])"
 _SIGN: Final = r"[-+\u2212]?"
 _DEGREE: Final = r"(?:[°º˚]|deg\b)"
-_LABEL: Final = r"(?:lat(?:itude)?|lon(?:g(?:itude)?)?|lng)"
+_LABEL: Final = (
+    r"(?:lat(?:itude?)?|lon(?:g(?:itude?)?)?|lng|breitengrad|l\u00e4ngengrad"
+    r"|\u0448\u0438\u0440\u043e\u0442\u0430|\u0434\u043e\u043b\u0433\u043e\u0442\u0430"
+    r"|\u0434\u043e\u0432\u0433\u043e\u0442\u0430)"
+)
 #: Four decimals are eleven metres: a number so exact is a position, whatever stands around it.
 _EXACT: Final = re.compile(rf"(?<![\d.,]){_SIGN}\d{{1,3}}[.,]\d{{4,}}(?!\d)")
 _FINE: Final = rf"{_SIGN}\d{{1,3}}[.,]\d{{2,}}"
 _MARKED: Final = re.compile(
-    rf"(?:{_NO_LETTER_BEFORE}{_LABEL}\W{{0,4}}|{_NO_LETTER_BEFORE}{_HEMISPHERE}[ \t]?)"
+    rf"(?:{_NO_LETTER_BEFORE}{_LABEL}(?:\W{{0,4}}|\W{{1,2}}(?:is|es|est|ist)\W{{1,2}})"
+    rf"|{_NO_LETTER_BEFORE}{_HEMISPHERE}[ \t]?)"
     rf"(?P<n>{_FINE})(?!\d)"
     rf"|(?<![\d.,])(?P<m>{_FINE})[ \t]*"
     rf"(?:{_DEGREE}(?![ \t]*[CFK]{_NO_LETTER_AFTER})|{_HEMISPHERE}{_NO_LETTER_AFTER})",
@@ -30,7 +35,7 @@ _MARKED: Final = re.compile(
 #: Two numbers side by side of which one has three decimals: a hundred metres.
 _PAIR: Final = re.compile(
     rf"(?<![\d.,])(?P<a>{_SIGN}\d{{1,3}}(?P<p>[.,])\d+)"
-    rf"(?:[ \t]*[,;/|&][ \t]*|[ \t]+)(?P<b>{_SIGN}\d{{1,3}}(?P=p)\d+)(?!\d)"
+    rf"(?:\s*[,;/|&)(]{{1,2}}\s*|\s+)(?:(?:and|und|et|y|x|by)\b\W{{0,3}})?(?P<b>{_SIGN}\d{{1,3}}(?P=p)\d+)(?!\d)"
 )
 _SEXAGESIMAL: Final = re.compile(
     rf"(?:{_NO_LETTER_BEFORE}(?P<h1>{_HEMISPHERE})[ \t]*)?(?<![\d.,])(?P<d>\d{{1,3}})"

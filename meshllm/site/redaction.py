@@ -61,9 +61,11 @@ class Redactor:
         return self._pseudonyms.node(digits) if digits else self._pseudonyms.name(name)
 
     def _plain(self, text: str) -> str:
+        text = spans.without_hidden(text)
+        usual = spans.usual_signs(text)
         found = spans.replace(
             text,
-            (*self._finder.find(text), *places.find(text, self._step), *contacts.find(text)),
+            (*self._finder.find(text), *places.find(usual, self._step), *contacts.find(usual)),
         )
         self.tally.update(found.terms)
         return found.text

@@ -1,6 +1,7 @@
 """Names, ids and places in any text."""
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -54,11 +55,16 @@ def test_no_known_id_is_left_in_any_notation(number: int, around: str) -> None:
     digits = f"{number:08x}"
     one = redactor((f"!{digits}",))
     forms = (f"!{digits}", digits.upper(), f"0x{digits}", f"{number}", f"node_{digits}.csv")
+    pairs = tuple(digits[at : at + 2] for at in range(0, 8, 2))
 
     for form in forms:
         left = one.text(f"{around} {form} {around}").replace(PSEUDONYMS.node(digits), "")
         assert digits not in left.lower()
         assert not re.search(rf"(?<!\d){number}(?!\d)", left)
+    for joint in (":", " ", "-", "\u200b"):
+        assert PSEUDONYMS.node(digits) in one.text(joint.join(pairs))
+    wide = "".join(chr(ord(digit) + 0xFEE0) for digit in digits)
+    assert PSEUDONYMS.node(digits) in one.text(f"id {wide}!")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,15 @@ def test_no_known_id_is_left_in_any_notation(number: int, around: str) -> None:
         ("🦊", "ask 🦊🦊 now"),
         ('O\'Neil "Bo"', 'ask O\'Neil \\"Bo\\" now'),
         ("A\u200bda", "ask Ada"),
+        ("Zora", "ask Zo\u2066ra, Zo\u202era or Z\U000e0061ora"),
+        (
+            "Zora",
+            "ask Z\u043era, \U0001f149\U0001f13e\U0001f141\U0001f130 or \u24e9\u24de\u24e1\u24d0",
+        ),
+        ("\u0410lice", "ask alice"),
+        ("Bj\u00f8rn", "ask bjorn"),
+        ("I\u015f\u0131k", "ask ISIK"),
+        ("\u0645\u062d\u0645\u062f", "\u0645\u062d\u0640\u0640\u0645\u062f"),
     ],
 )
 def test_a_name_is_found_however_it_is_written(name: str, text: str) -> None:
@@ -140,6 +155,15 @@ def test_speakers_and_data_of_a_prompt_are_known_by_their_place() -> None:
         "JN58sd25xx",
         "///filled.count.soap",
         "geo:48.13743,11.57549",
+        "48.13\u200b743, 11.575\u206049",
+        "48\u066b13743 11\u066b57549",
+        "\uff14\uff18\uff0e\uff11\uff13\uff17\uff14\uff0c\uff11\uff11\uff0e\uff15\uff17\uff15\uff14",
+        "48.137,\n11.575",
+        "x=48.137 y=11.575",
+        "48.137 and 11.575",
+        "latitude is 48.137, longitude is 11.575",
+        "\u0448\u0438\u0440\u043e\u0442\u0430 48.137",
+        "\u0434\u043e\u043b\u0433\u043e\u0442\u0430 11.575",
         "https://maps.app.goo.gl/abc137",
         "https://www.openstreetmap.org/#map=17/48.13743/11.57549",
         "osm.org/go/0JB137",
@@ -148,6 +172,7 @@ def test_speakers_and_data_of_a_prompt_are_known_by_their_place() -> None:
 def test_positions_become_coarse_in_every_notation(text: str) -> None:
     left = redactor(("!a11ce001",)).text(f"I am at {text} now")
 
+    left = unicodedata.normalize("NFKC", left)
     for exact in ("137", "575", "14.7", "31.8", "8.246", "34.529", "607", "760", "4HPG", "soap"):
         assert exact not in left
     assert "JN58s" not in left
@@ -190,6 +215,13 @@ def test_times_and_figures_are_left(text: str) -> None:
         ("call 01712345678", "2345678"),
         ("mac 24:6F:28:A1:1C:E0", "A1:1C"),
         ("join https://meshtastic.org/e/#CgMSAQEoATAB", "CgMSAQ"),
+        ("join https://meshtastic.org/e#CgMSAQEoATAB", "CgMSAQ"),
+        ("join meshtastic://e/#CgMSAQEoATAB", "CgMSAQ"),
+        ("torn CgMSAQEoATABOAFAA0gBUBto", "CgMSAQ"),
+        ("psk d4f1bb3a20290759f0bcffabcf4e6901", "bb3a"),
+        ("psk 0x" + "d4f1bb3a20290759f0bcffabcf4e6901" * 2, "bb3a"),
+        ("psk 1PG7OiApB1nwvP+rz05pAQ", "ApB1"),
+        ("call +49\u200b171\u200b2345678", "171"),
         ("psk AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=", "AQIDBA"),
     ],
 )
@@ -205,3 +237,20 @@ def test_the_tally_says_what_was_replaced() -> None:
     one.text("ada, Ada and !a11ce001")
 
     assert one.tally == {("name", "ada"): 1, ("name", "Ada"): 1, ("node id", "!a11ce001"): 1}
+
+
+def test_a_name_in_mesh_facts_is_known_after_its_node_took_another() -> None:
+    known = Known()
+    page = (
+        "<pre>who is near?\n\nData: {}\n\nMesh facts (data):\n2 nodes heard in 24 h.\n"
+        "OWL&amp; (owlery) (the asker): 2 hops.\nElk: direct; heard 3 min ago.\n\n"
+        "Answer in at most 200 bytes.</pre>\n"
+    )
+
+    known.add_page(page)
+
+    assert {"OWL&", "Elk"} <= known.owners.keys()
+    left = Redactor(known, PSEUDONYMS, area_degrees=0.1).text("owl& met elk; answer both")
+    assert "owl" not in left
+    assert "elk" not in left
+    assert left.endswith("; answer both")
