@@ -156,18 +156,24 @@ def _hasten(place: Place, found: Found) -> None:
 
 def _renew(place: Place, found: Found) -> None:
     """Append copies of the parts that failed, in one commit; the old rows stay as they are."""
-    live = place.book.live(found.thread)
-    renewed = _renewed(live)
-    if found.row.message_id in renewed:
-        raise NotChangedError(f"{found.row.message_id}: was queued again already")
-    failed = [row for row in _parts(live, found.row) if state_of(row) == "failed"]
-    old = [row for row in failed if row.message_id not in renewed]
-    fresh = fresh_ids(len(old), {row.message_id for row in live})
-    now = utc_text(place.clock.utc())
-    copies = [changes.renew(row, message_id=i, now=now) for row, i in zip(old, fresh, strict=True)]
-    _table(place, found.thread).append([row for row in copies if row is not None])
-    for row, new_id in zip(old, fresh, strict=True):
-        click.echo(f"{row.message_id}: queued again as {new_id}")
+    wanted, now = found.row, utc_text(place.clock.utc())
+
+    def copies(live: Sequence[Message]) -> list[Message]:
+        renewed = _renewed(live)
+        if wanted.message_id in renewed:
+            raise NotChangedError(f"{wanted.message_id}: was queued again already")
+        failed = [row for row in _parts(live, wanted) if state_of(row) == "failed"]
+        old = [row for row in failed if row.message_id not in renewed]
+        fresh = fresh_ids(len(old), {row.message_id for row in live})
+        made = (changes.renew(r, message_id=i, now=now) for r, i in zip(old, fresh, strict=True))
+        return [row for row in made if row is not None]
+
+    # Decided under the lock: two who retry at once would each add a copy, and both would go out.
+    made = _table(place, found.thread).append_made(copies)
+    if not made:
+        raise NotChangedError(f"{wanted.message_id}: is not given up any more")
+    for row in made:
+        click.echo(f"{row.meta['retry_of']}: queued again as {row.message_id}")
 
 
 def _renewed(live: Sequence[Message]) -> set[object]:

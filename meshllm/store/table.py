@@ -76,6 +76,21 @@ class Table(Generic[R]):
         """Add rows at the end, durably, in one commit. Raises as `commit` does."""
         self.commit(append=rows)
 
+    def append_made(self, make: Callable[[Sequence[R]], Sequence[R]]) -> Sequence[R]:
+        """Add the rows that `make` makes of those there now, under the lock; return what it made.
+
+        For rows that must not be added twice. It must not touch this table. Raises as `commit`
+        does, and whatever `make` raises, nothing being written.
+        """
+        with self._locked():
+            base = self._base()
+            draft = _Draft(self.record_type, *self._writable(base))
+            made = make(draft.decoded.rows)
+            draft.append(made)
+            if draft.touched:
+                self._write(draft.data, draft.decoded, base=base)
+        return made
+
     def update(self, changes: Mapping[Key, Callable[[R], R | None]]) -> dict[Key, R]:
         """Change single rows in one commit; see `commit`."""
         return self.commit(changes=changes)

@@ -1,6 +1,8 @@
 """`queue` and `send` on files, with no bridge about."""
 
 import os
+from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 
@@ -8,7 +10,8 @@ from meshllm.agent.questions import assess
 from meshllm.errors import DamagedFileError
 from meshllm.records import Message, Node
 from meshllm.store.table import Table
-from tests.cli.folder import ADA, EVE, OWN, Folder, Runner, heard, ours, put
+from meshllm.testing.clock import ManualClock
+from tests.cli.folder import ADA, EVE, OWN, Folder, Result, Runner, heard, ours, put
 
 
 def rows(folder: Folder, key: str = ADA) -> tuple[Message, ...]:
@@ -85,6 +88,39 @@ def test_retry_of_a_given_up_text_queues_a_copy_once(run: Runner, folder: Folder
     assert (copy.direction, copy.reply_to_id, copy.send_attempts) == ("queued", "201", 0)
     listed = run("queue", "--json", "--data", folder.root).json
     assert "202" not in {one["message_id"] for one in listed}
+
+
+class _Meanwhile(ManualClock):
+    """Lets somebody else act when it is asked for the time, once."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act: list[Callable[[], object]] = [act]
+
+    def utc(self) -> datetime:
+        """Imagined wall time; by then the other one is done."""
+        if self._act:
+            self._act.pop()()
+        return super().utc()
+
+
+def test_two_retries_at_once_queue_one_copy(run: Runner, folder: Folder) -> None:
+    """Two copies would go out as two texts with ids of their own: nothing could tell them apart."""
+    others: list[Result] = []
+    retry = ("queue", "retry", "202", "--data", folder.root)
+    usual = run.clock
+
+    def other() -> None:
+        run.clock = usual
+        others.append(run(*retry))
+
+    run.clock = _Meanwhile(other)
+    mine = run(*retry)
+
+    [first] = others
+    assert first.code == 0
+    assert (mine.code, "was queued again already" in mine.err) == (1, True)
+    assert len([one for one in rows(folder, EVE) if one.meta.get("retry_of") == "202"]) == 1
 
 
 def test_sent_text_is_a_queued_row_that_answers_nothing(run: Runner, folder: Folder) -> None:

@@ -1,6 +1,6 @@
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +117,21 @@ def test_commit_appends_and_changes_at_once(table: Table[Message], row: Message)
     assert done == {row.key: sent(row)}
     assert table.read().rows == (sent(row), answer)
     assert table.path.stat().st_ino != before
+
+
+def test_rows_made_of_those_there_are_added_once(table: Table[Message], row: Message) -> None:
+    table.append([row])
+    second = replace(row, message_id="2")
+
+    def unless_there(rows: Sequence[Message]) -> list[Message]:
+        return [] if second in rows else [second]
+
+    assert other(table).append_made(unless_there) == [second]
+    before = table.path.read_bytes()
+    assert table.append_made(unless_there) == []
+
+    assert table.read().rows == (row, second)
+    assert table.path.read_bytes() == before
 
 
 def test_update_gives_the_row_as_it_is_now(table: Table[Message], row: Message) -> None:
