@@ -77,7 +77,7 @@ def _candidates(evidence: Evidence) -> Iterator[Verdict | None]:
         yield _answered(evidence.row, evidence.replies)
     if evidence.no_question:
         yield _skipped(evidence.no_question, "rows")
-    yield _logged(evidence.logs.events)
+    yield _logged(evidence)
     if evidence.closing:
         yield _closed(*evidence.closing)
     if evidence.same_before is not None:
@@ -131,15 +131,29 @@ def _skipped(code: str, proof: Proof) -> Verdict:
     return Verdict("not_answered", f"{reason.text}{note}", reason.advice, code, proof)
 
 
-def _logged(events: Sequence[Event]) -> Verdict | None:
-    """Take the agent's own word, its last one."""
+def _logged(evidence: Evidence) -> Verdict | None:
+    """Take the agent's own last word, unless something came of it since or more is known."""
+    last = _last_word(evidence.logs.events)
+    if last is None:
+        return None
+    code = str(last.fields["reason"])
+    if last.name == "question_skipped":
+        # That it grew too old is only half of the story: what kept it waiting comes with it.
+        return None if code == "expired" else _skipped(code, "log")
+    is_open = evidence.age_s is not None and evidence.age_s <= evidence.max_age_s
+    is_asked = any(f"{call.datetime.replace(' ', 'T')}Z" >= last.at for call in evidence.calls)
+    if not is_open or is_asked or evidence.agent[0]:
+        return None
+    reason = reasons.explain("deferred", code)
+    return Verdict("open", f"later: {reason.text}", reason.advice, code, "log")
+
+
+def _last_word(events: Sequence[Event], *names: str) -> Event | None:
+    """Return the newest decision on a question that has a reason."""
     for event in reversed(events):
-        code = str(event.fields.get("reason") or "")
-        if event.name == "question_skipped" and code:
-            return _skipped(code, "log")
-        if event.name == "question_deferred" and code:
-            reason = reasons.explain("deferred", code)
-            return Verdict("open", f"later: {reason.text}", reason.advice, code, "log")
+        is_wanted = event.name in (names or ("question_skipped", "question_deferred"))
+        if is_wanted and event.fields.get("reason"):
+            return event
     return None
 
 
@@ -157,6 +171,11 @@ def _unanswered(evidence: Evidence) -> Verdict:
     last = _last_call(evidence.calls)
     if evidence.age_s <= evidence.max_age_s:
         return _open(evidence, last)
+    return _expired(evidence, last) or _unproven(evidence, reasons.explain("skipped", "expired"))
+
+
+def _expired(evidence: Evidence, last: Reason | None) -> Verdict | None:
+    """Say what kept a question waiting until it was too old; None where nothing tells."""
     expired = reasons.explain("skipped", "expired")
     if last is not None:
         text = f"{expired.text}; the last model call: {last.text}"
@@ -165,7 +184,13 @@ def _unanswered(evidence: Evidence) -> Verdict:
         text = f"{expired.text}; the model was away, and the person was told so"
         advice = reasons.explain("line", "offline").advice
         return Verdict("not_answered", text, advice, "expired")
-    return _unproven(evidence, expired)
+    deferral = _last_word(evidence.logs.events, "question_deferred")
+    if deferral is not None:
+        reason = reasons.explain("deferred", str(deferral.fields["reason"]))
+        text = f"{expired.text}; what it waited for last: {reason.text}"
+        return Verdict("not_answered", text, reason.advice, "expired", "log")
+    was_told = _last_word(evidence.logs.events, "question_skipped") is not None
+    return _skipped("expired", "log") if was_told else None
 
 
 def _open(evidence: Evidence, last: Reason | None) -> Verdict:

@@ -289,14 +289,70 @@ def test_what_the_agent_logged_is_believed(run: Runner, bare: Folder) -> None:
 
 
 def test_a_rotated_log_and_damaged_lines_are_read(run: Runner, bare: Folder) -> None:
-    bare.thread(heard("1", "hello?", at=LATE))
+    at = AT.format(50)
+    bare.thread(heard("1", "hello?", at=at))
     old = bare.files.logs_dir / "agent.jsonl.3"
     old.parent.mkdir(parents=True)
-    event = {"timestamp": LATE, "event": "question_deferred", "reason": "cooldown"}
+    event = {"timestamp": at, "event": "question_deferred", "reason": "cooldown"}
     line = json.dumps({**event, "message_id": "1"}).encode()
     old.write_bytes(b'{"message_id": "1", half\n\xff\xfe\n' + line + b"\n[1]\n")
 
     assert verdict(run, bare, "1") == ("open", "cooldown", "log")
+
+
+def _deferred(folder: Folder, at: str, reason: str) -> None:
+    event = {"event": "question_deferred", "reason": reason, "message_id": "1"}
+    logged(folder, "agent", {"timestamp": at, **event})
+
+
+def test_a_deferral_of_a_question_that_grew_too_old_is_no_promise(
+    run: Runner, bare: Folder
+) -> None:
+    """The agent may be gone since, and never have said that it is over."""
+    bare.thread(heard("1", "hello?", at=LATE))
+    _deferred(bare, LATE, "hourly_limit")
+
+    facts = story(run, bare, "1")
+
+    assert (facts["verdict"], facts["reason"], facts["proof"]) == ("not_answered", "expired", "log")
+    assert "`max_answers_per_hour`" in facts["text"]
+
+
+def test_a_deferral_is_over_when_the_model_was_asked_or_the_agent_is_gone(
+    run: Runner, bare: Folder
+) -> None:
+    bare.thread(heard("1", "hello?", at=AT.format(50)))
+    _deferred(bare, AT.format(50), "cooldown")
+    bare.agent(running=False, heartbeat_at=AT.format(55))
+
+    assert "the agent was stopped" in story(run, bare, "1")["text"]
+
+    bare.agent(heartbeat_at="2026-03-01T11:59:50Z", model={"state": "ready", "reason": ""})
+    _deferred(bare, "2026-03-01T11:00:05Z", "cooldown")
+    call(bare, "1", "missing_model")
+
+    assert "the server does not have the model" in story(run, bare, "1")["text"]
+
+
+def test_too_old_by_the_log_still_names_what_kept_it_waiting(run: Runner, bare: Folder) -> None:
+    bare.thread(heard("1", "hello?", at=LATE))
+    event = {"timestamp": AT.format(0), "event": "question_skipped", "message_id": "1"}
+    logged(bare, "agent", {**event, "reason": "expired"})
+    call(bare, "1", "missing_model")
+
+    facts = story(run, bare, "1")
+
+    assert (facts["verdict"], facts["reason"]) == ("not_answered", "expired")
+    assert "the server does not have the model" in facts["text"]
+    assert "doctor" in facts["advice"]
+
+
+def test_too_old_by_the_log_alone(run: Runner, bare: Folder) -> None:
+    bare.thread(heard("1", "hello?", at=LATE))
+    event = {"timestamp": AT.format(0), "event": "question_skipped", "message_id": "1"}
+    logged(bare, "agent", {**event, "reason": "expired"})
+
+    assert verdict(run, bare, "1") == ("not_answered", "expired", "log")
 
 
 def test_nothing_proves_why_and_that_is_what_it_says(run: Runner, bare: Folder) -> None:
