@@ -12,7 +12,7 @@ from meshllm.cli.whom import Names, names_of
 from meshllm.reasons import NOTHING
 from meshllm.records import Message
 from meshllm.why import story as stories
-from meshllm.why.find import find, newest_of
+from meshllm.why.find import UNDECODED_ADVICE, find, newest_of, undecoded_words
 from meshllm.why.story import Story
 
 _TONES: Final[dict[str, Tone]] = {
@@ -47,14 +47,20 @@ def why(place: Place, message_id: str | None, node: str | None, *, as_json: bool
         raise click.UsageError("give a MESSAGE_ID, or --node for somebody's newest message")
     names = names_of(place.book, place.book.trees())
     person = names.node(node) if node else ""
-    if message_id is None:
-        spots = newest_of(place.book, person)
-    else:
-        spots = find(place.book, message_id, node=person)
+    spots, unread = (
+        newest_of(place.book, person)
+        if message_id is None
+        else (find(place.book, message_id, node=person), None)
+    )
     told = stories.tell(stories.Desk(place.book, place.settings, place.clock), spots)
     if as_json:
-        show.emit_json(_facts(told, names))
+        since = unread.at if unread is not None else ""
+        show.emit_json({**_facts(told, names), "undecoded_at": since})
     else:
+        if unread is not None:
+            show.say(f"{undecoded_words(unread)}; what follows is about the one before", "bad")
+            show.say(f"  > {UNDECODED_ADVICE}")
+            show.say("")
         _print(told, names)
     place.tell_problems()
 

@@ -112,6 +112,17 @@ def read(folder: Path, ids: Collection[str]) -> Logs:
     return Logs(tuple(events), tuple(general), min(oldest, default=""))
 
 
+def undecoded(folder: Path, node: str) -> Event | None:
+    """Return the newest event about a direct message of a node that could not be decrypted."""
+    found = [
+        event
+        for role, path in _files(folder)
+        for event, _ in _events(path, role, [node.encode()])
+        if event.name == "dm_undecodable" and event.fields.get("sender") == node
+    ]
+    return max(found, key=lambda event: event.at, default=None)
+
+
 def _files(folder: Path) -> list[tuple[str, Path]]:
     try:
         found = sorted(path for path in folder.iterdir() if path.is_file())

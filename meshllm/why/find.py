@@ -8,9 +8,12 @@ from typing import Final
 from meshllm.errors import ExitCode, UserError
 from meshllm.reading.book import Book, Thread
 from meshllm.records import Message, PromptRow
+from meshllm.why import events
+from meshllm.why.events import Event
 
 MIN_PREFIX: Final = 4  #: shorter beginnings of an id fit too much
 MAX_LISTED: Final = 10  #: candidates named in an error
+UNDECODED_ADVICE: Final = "see docs/how-to/exchange-keys.md: the two radios lack each other's key"
 _HEX: Final = re.compile(r"(?:!|0x)([0-9a-fA-F]{1,8})")
 _PROMPT: Final = re.compile(r"[0-9a-fA-F-]{4,36}")
 
@@ -57,16 +60,29 @@ def find(book: Book, wanted: str, *, node: str = "") -> tuple[Spot, ...]:
     )
 
 
-def newest_of(book: Book, node: str) -> tuple[Spot, ...]:
-    """Return the newest message that a node sent. Raises NotFoundError."""
+def newest_of(book: Book, node: str) -> tuple[tuple[Spot, ...], Event | None]:
+    """Return the newest message that a node sent, and what came since that nobody could read.
+
+    Raises NotFoundError.
+    """
     heard = [s for s in _spots(book, node) if s.row.sender_id == node and not s.row.is_outgoing]
+    unread = events.undecoded(book.layout.logs_dir, node)
+    if not heard and unread is not None:
+        raise NotFoundError(undecoded_words(unread), [UNDECODED_ADVICE])
     if not heard:
         raise NotFoundError(
             f"nothing was heard from {node}",
             ["`nodes` shows who was heard; a text that never arrived leaves no row"],
         )
-    newest = max(heard, key=lambda spot: spot.row.timestamp)
-    return tuple(spot for spot in heard if _is_same(spot.row, newest.row))
+    newest = max(heard, key=lambda spot: spot.row.timestamp).row
+    is_later = unread is not None and unread.at > newest.timestamp
+    return tuple(s for s in heard if _is_same(s.row, newest)), unread if is_later else None
+
+
+def undecoded_words(event: Event) -> str:
+    """Say that a direct message came that our radio could not open."""
+    sender = event.fields.get("sender")
+    return f"a direct message of {sender} at {event.at} could not be decrypted, and was not read"
 
 
 def canonical(wanted: str) -> str:

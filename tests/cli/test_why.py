@@ -468,6 +468,32 @@ def test_newest_message_of_a_person_by_name(run: Runner, folder: Folder) -> None
     assert story(run, folder, "--node", "Ridge Runner")["message_id"] == "101"
 
 
+def _unread(folder: Folder, at: str, sender: str) -> None:
+    event: dict[str, object] = {"timestamp": at, "event": "dm_undecodable", "sender": sender}
+    logged(folder, "bridge", event)
+
+
+def test_a_text_that_could_not_be_decrypted_is_told_though_it_left_no_row(
+    run: Runner, bare: Folder
+) -> None:
+    bare.thread(heard("1", "hello?", at=LATE, sender=ADA))
+    _unread(bare, AT.format(30), EVE)
+
+    nothing = run("why", "--node", EVE, "--data", bare.root)
+    assert nothing.code == 2
+    assert f"{EVE} at {AT.format(30)} could not be decrypted" in nothing.err
+    assert "exchange-keys.md" in nothing.err
+    assert story(run, bare, "--node", ADA)["undecoded_at"] == ""
+
+    _unread(bare, AT.format(30), ADA)
+    screen = run("why", "--node", ADA, "--data", bare.root).out
+    assert f"{ADA} at {AT.format(30)} could not be decrypted" in screen.splitlines()[0]
+    assert story(run, bare, "--node", ADA)["undecoded_at"] == AT.format(30)
+
+    _unread(bare, "2026-03-01T09:00:00Z", ADA)  # before the one that could be read
+    assert "decrypted" not in run("why", "--node", ADA, "--data", bare.root).out
+
+
 def test_damage_in_another_thread_does_not_hide_a_story(run: Runner, folder: Folder) -> None:
     path = folder.tree.dm_thread(EVE)
     path.write_bytes(path.read_bytes()[:-20])
