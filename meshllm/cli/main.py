@@ -6,6 +6,7 @@ import sys
 import click
 
 from meshllm import __version__
+from meshllm.cli import show
 from meshllm.cli.alive import alive
 from meshllm.cli.config import config
 from meshllm.cli.demo import demo
@@ -57,11 +58,16 @@ def entry() -> None:
     try:
         cli.main(prog_name="python -m meshllm")
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        _tell(error)
         sys.exit(error.exit_code)
     except TransientError as error:
-        click.echo(f"error: {error}", err=True)
+        _tell(error)
         sys.exit(ExitCode.BUG)
+
+
+def _tell(error: Exception) -> None:
+    """Say what is wrong; a message may quote names of channels, people and files."""
+    click.echo(f"error: {show.safe(error, keep_lines=True)}", err=True)
 
 
 def _take_any_text() -> None:

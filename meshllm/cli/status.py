@@ -188,7 +188,7 @@ def _disk(disk: Mapping[str, Any]) -> Iterator[Pair]:
     if disk["free_mb"] is not None:
         yield "free", f"{disk['free_mb']} MB", ""
     for role in ("bridge", "agent"):
-        if disk[role] not in {None, "ok"}:
+        if disk[role] is not None and disk[role] != "ok":
             yield role, disk[role], "bad"
 
 

@@ -19,6 +19,6 @@ def read(path: Path) -> dict[str, Any]:
     """Read a status file; {} when it is missing or not a JSON object; never blocks."""
     try:
         parsed = json.loads(regular.read_bytes(path))
-    except (OSError, NotRegularError, ValueError):
+    except (OSError, NotRegularError, ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from meshllm.errors import UserError
 from meshllm.layout import Layout, NodeTree, Shelf
@@ -23,6 +23,8 @@ from meshllm.reading.tables import (
     tables_in,
 )
 from meshllm.records import Latest, Message, Node, PromptRow, Sighting
+
+_MAX_NUMBER: Final = 2**63  #: more is no figure of ours, and more than some arithmetic bears
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Book:
         if not data:
             return {}
         try:
-            parsed = json.loads(data)
+            parsed = json.loads(data, parse_int=_number, parse_float=_number, parse_constant=_none)
         except (ValueError, RecursionError):
             parsed = None
         if isinstance(parsed, dict):
@@ -147,3 +149,13 @@ def layout_of(folder: Path) -> Layout:
     if not nodes.is_dir() and any(folder.glob("*/threads")):
         nodes = folder
     return Layout(folder, nodes, prompts)
+
+
+def _number(digits: str) -> float | None:
+    """Read a number of a status file; None for one without bounds, such as 1e999."""
+    value: float = float(digits) if set(digits) & set(".eE") else int(digits)
+    return value if abs(value) < _MAX_NUMBER else None
+
+
+def _none(_: str) -> None:
+    """Read NaN and Infinity, which no JSON has, as nothing."""

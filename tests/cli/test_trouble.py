@@ -1,7 +1,11 @@
 """Folders in any state: missing, empty, damaged, copied, closed."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +15,9 @@ from meshllm.reading.processes import look_at
 from meshllm.records import Message
 from meshllm.store import codec
 from meshllm.store.locks import ProcessLock
-from tests.cli.folder import Folder, Runner, heard, put
+from tests.cli.folder import Folder, Runner, heard, put, write
 
+ROOT = Path(__file__).resolve().parents[2]
 READING = [
     ["status"],
     ["threads"],
@@ -38,6 +43,45 @@ def test_empty_folder_is_no_error(verb: list[str], run: Runner, tmp_path: Path) 
     done = run(*verb, "--data", tmp_path)
 
     assert (done.code, done.err) == (0, "")
+
+
+def _odd(value: object, odd: object) -> object:
+    """Put an odd value in the place of everything that a status file says."""
+    if isinstance(value, dict):
+        return {key: _odd(one, odd) for key, one in value.items()}
+    return [_odd(one, odd) for one in value] if isinstance(value, list) else odd
+
+
+@pytest.mark.parametrize("odd", ["1e999", str(10**400), "-Infinity", '{"a":1}', "[[]]", "true"])
+def test_a_status_file_may_say_anything(odd: str, run: Runner, folder: Folder) -> None:
+    for path in folder.root.rglob("*.json"):
+        facts = json.dumps(_odd(json.loads(path.read_text()), "ODD")).replace('"ODD"', odd)
+        path.chmod(0o600)
+        path.write_text(facts)
+
+    for verb in (*READING, ["why", "101"]):
+        done = run(*verb, "--data", folder.root)
+        assert done.out, verb
+
+
+def test_an_error_that_quotes_the_mesh_cannot_drive_the_terminal(folder: Folder) -> None:
+    """Of two messages of one id each is named with its thread, by the name that it has there."""
+    for name in ("\x1b[2Jone", "two\u202e"):
+        said = heard("777", name, at="2026-03-01T11:00:00Z")
+        row = replace(said, thread_type="channel", thread_key=name)
+        write(folder.tree.channel_thread(str(len(name))), [row], Message)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "meshllm", "why", "777", "--data", folder.root],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=15,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert rb"\x1b[2Jone" in done.stderr
+    assert not {b"\x1b"[0], "\u202e".encode()[0]} & set(done.stderr)
 
 
 @pytest.mark.parametrize("verb", READING, ids=" ".join)
