@@ -138,11 +138,12 @@ def _logged(evidence: Evidence) -> Verdict | None:
         return None
     code = str(last.fields["reason"])
     if last.name == "question_skipped":
-        # That it grew too old is only half of the story: what kept it waiting comes with it.
-        return None if code == "expired" else _skipped(code, "log")
+        # That it grew too old is only half of the story: what kept it waiting comes with it. The
+        # agent measures ages past a clock that was set, so its word counts whatever the rows say.
+        return _expired(evidence) if code == "expired" else _skipped(code, "log")
     is_open = evidence.age_s is not None and evidence.age_s <= evidence.max_age_s
     is_asked = any(f"{call.datetime.replace(' ', 'T')}Z" >= last.at for call in evidence.calls)
-    if not is_open or is_asked or evidence.agent[0]:
+    if not is_open or is_asked or evidence.closing or evidence.agent[0]:
         return None
     reason = reasons.explain("deferred", code)
     return Verdict("open", f"later: {reason.text}", reason.advice, code, "log")
@@ -168,15 +169,16 @@ def _unanswered(evidence: Evidence) -> Verdict:
     """Judge a question that nothing answers and nothing forbids."""
     if evidence.age_s is None:
         return _skipped("no_timestamp", "rows")
-    last = _last_call(evidence.calls)
     if evidence.age_s <= evidence.max_age_s:
-        return _open(evidence, last)
-    return _expired(evidence, last) or _unproven(evidence, reasons.explain("skipped", "expired"))
+        return _open(evidence, _last_call(evidence.calls))
+    return _expired(evidence) or _unproven(evidence, reasons.explain("skipped", "expired"))
 
 
-def _expired(evidence: Evidence, last: Reason | None) -> Verdict | None:
+def _expired(evidence: Evidence) -> Verdict | None:
     """Say what kept a question waiting until it was too old; None where nothing tells."""
     expired = reasons.explain("skipped", "expired")
+    about_it = [c for c in evidence.calls if c.source_message_id == evidence.row.message_id]
+    last = _last_call(about_it)
     if last is not None:
         text = f"{expired.text}; the last model call: {last.text}"
         return Verdict("not_answered", text, last.advice, "expired")

@@ -334,6 +334,17 @@ def test_a_deferral_is_over_when_the_model_was_asked_or_the_agent_is_gone(
     assert "the server does not have the model" in story(run, bare, "1")["text"]
 
 
+def test_a_deferral_is_over_when_a_later_question_was_answered(run: Runner, bare: Folder) -> None:
+    bare.thread(
+        heard("1", "hello?", at=AT.format(50)),
+        heard("2", "and now?", at=AT.format(51)),
+        ours("3", "Yes.", at=AT.format(52), reply_to="2"),
+    )
+    _deferred(bare, AT.format(50), "cooldown")
+
+    assert verdict(run, bare, "1") == ("not_answered", "closed_by_later", "rows")
+
+
 def test_too_old_by_the_log_still_names_what_kept_it_waiting(run: Runner, bare: Folder) -> None:
     bare.thread(heard("1", "hello?", at=LATE))
     event = {"timestamp": AT.format(0), "event": "question_skipped", "message_id": "1"}
@@ -347,12 +358,29 @@ def test_too_old_by_the_log_still_names_what_kept_it_waiting(run: Runner, bare: 
     assert "doctor" in facts["advice"]
 
 
-def test_too_old_by_the_log_alone(run: Runner, bare: Folder) -> None:
-    bare.thread(heard("1", "hello?", at=LATE))
+@pytest.mark.parametrize("at", [LATE, AT.format(50)], ids=["old", "young by a clock set back"])
+def test_too_old_by_the_log_alone(at: str, run: Runner, bare: Folder) -> None:
+    bare.thread(heard("1", "hello?", at=at))
     event = {"timestamp": AT.format(0), "event": "question_skipped", "message_id": "1"}
     logged(bare, "agent", {**event, "reason": "expired"})
 
     assert verdict(run, bare, "1") == ("not_answered", "expired", "log")
+
+
+def test_what_was_too_old_is_not_closed_by_what_came_after(run: Runner, bare: Folder) -> None:
+    bare.thread(
+        heard("1", "hello?", at=LATE),
+        heard("2", "and now?", at=AT.format(30)),
+        ours("3", "Yes.", at=AT.format(31), reply_to="2"),
+    )
+    event = {"timestamp": AT.format(0), "event": "question_skipped", "message_id": "1"}
+    logged(bare, "agent", {**event, "reason": "expired"})
+    call(bare, "2", "ok")
+
+    facts = story(run, bare, "1")
+
+    assert (facts["verdict"], facts["reason"], facts["proof"]) == ("not_answered", "expired", "log")
+    assert "model call" not in facts["text"]
 
 
 def test_nothing_proves_why_and_that_is_what_it_says(run: Runner, bare: Folder) -> None:
