@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from meshllm import config as settings_file
+from meshllm.cli.where import check_owner
 from meshllm.layout import Layout
 from meshllm.site.publish import Publisher, Report
 from meshllm.text import safe_for_terminal
@@ -50,6 +51,8 @@ def publish(folder: Path, config_path: Path | None, *, dry_run: bool, as_json: b
     ).settings
     root = settings_file.default_path().parent
     layout = Layout(settings.data_dir, settings.nodes_dir, settings.prompts_dir)
+    if not dry_run:
+        check_owner(layout.data_dir)  # a key that root made is closed to the owner of the data
     report = Publisher(layout, settings, root / "prompts", folder).run((root,), is_trial=dry_run)
     if as_json:
         click.echo(json.dumps(_facts(report, is_trial=dry_run), indent=2))

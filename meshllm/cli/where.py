@@ -64,19 +64,23 @@ class Place:
 
         Raises UserError that names the user.
         """
-        try:
-            owner = self.layout.nodes_dir.stat().st_uid
-        except OSError:
-            return  # the write itself will say what is wrong
-        if owner != os.geteuid():
-            name = _user(owner)
-            hint = f"run it as that user: sudo -u {name} …"
-            raise UserError(f"{self.layout.nodes_dir} belongs to {name}", [hint])
+        check_owner(self.layout.nodes_dir)
 
     def tell_problems(self) -> None:
         """Say on stderr what could not be read; what was shown is without it."""
         for problem in self.book.problems:
             click.echo(f"warning: {show.safe(problem)} (doctor --repair mends tables)", err=True)
+
+
+def check_owner(folder: Path) -> None:
+    """Raise UserError that names the user to whom a folder belongs, unless that is this one."""
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return  # the write itself will say what is wrong
+    if owner != os.geteuid():
+        name = _user(owner)
+        raise UserError(f"{folder} belongs to {name}", [f"run it as that user: sudo -u {name} …"])
 
 
 def with_place(verb: Verb) -> Verb:

@@ -1,6 +1,7 @@
 """`prompts publish` as an operator types it, on the log that the agent wrote."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,18 @@ def test_json_holds_pages_reasons_and_terms(home: Path, tmp_path: Path) -> None:
     }
     assert {"kind": "name", "text": "Wren", "count": 1} in facts["replaced"]
     assert "misspelt names" in facts["review"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_does_not_make_the_key_that_the_owner_cannot_read(home: Path, tmp_path: Path) -> None:
+    os.chown(home / "data", 12345, 12345)
+    before = sorted(home.rglob("*"))
+
+    done = publish(home, tmp_path / "out")
+
+    assert "sudo -u 12345" in str(done.exception)
+    assert sorted(home.rglob("*")) == before
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_repository_and_the_log_are_refused(home: Path) -> None:
