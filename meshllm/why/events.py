@@ -94,8 +94,12 @@ class Logs:
         return bool(self.oldest) and self.oldest <= at
 
 
-def read(folder: Path, ids: Collection[str]) -> Logs:
-    """Look through all log files for events that name one of the ids; damaged lines are skipped."""
+def read(folder: Path, ids: Collection[str], thread_keys: Collection[str]) -> Logs:
+    """Look through all log files for events that name one of the ids; damaged lines are skipped.
+
+    Ids are unique only within a thread, and anybody may send one that is in use: an event of
+    another thread is about another message.
+    """
     marks = [name.encode() for name in (*ids, *GENERAL)]
     events: list[Event] = []
     general: list[Event] = []
@@ -105,7 +109,10 @@ def read(folder: Path, ids: Collection[str]) -> Logs:
             oldest += [event.at] if is_first else []
             if event.name in GENERAL:
                 general.append(event)
-            elif _names(event) & set(ids):
+            elif _names(event) & set(ids) and event.fields.get("thread_key") in (
+                None,
+                *thread_keys,
+            ):
                 events.append(event)
     events.sort(key=lambda event: event.at)
     general.sort(key=lambda event: event.at)

@@ -147,7 +147,8 @@ def _of_question(desk: Desk, copies: list[_Copy]) -> Story:
     first = next((copy for copy in copies if copy.replies), copies[0])
     closing = rules.closed_by(first.rows, first.position, own_ids)
     calls = _calls(desk.book, copies, closing)
-    logs = events.read(desk.book.layout.logs_dir, _ids(copies, closing, calls))
+    threads = {copy.row.thread_key for copy in copies}
+    logs = events.read(desk.book.layout.logs_dir, _ids(copies, closing, calls), threads)
     evidence = _evidence(desk, first, own_ids, closing, calls, logs)
     steps = [
         *(_heard(copy) for copy in copies),
@@ -190,7 +191,7 @@ def _evidence(
 def _of_outgoing(desk: Desk, copy: _Copy) -> Story:
     """Tell of a row of ours with no question behind it, such as the operator's own."""
     row = copy.row
-    logs = events.read(desk.book.layout.logs_dir, sending.ids_of(row))
+    logs = events.read(desk.book.layout.logs_dir, sending.ids_of(row), {row.thread_key})
     logged = [_of_event(event) for event in logs.events if event.name not in events.TOLD_BY_ROWS]
     steps = _in_order([*_sent(row, copy.node_uid), *logged])
     return Story(row, (copy.node_uid,), judge_outgoing(row), steps, logs_from=logs.oldest)

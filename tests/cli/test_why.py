@@ -288,6 +288,19 @@ def test_what_the_agent_logged_is_believed(run: Runner, bare: Folder) -> None:
     assert verdict(run, bare, "1") == ("not_answered", "bot_loop", "log")
 
 
+def test_what_the_agent_logged_about_somebody_elses_text_of_the_same_id_is_not_taken(
+    run: Runner, bare: Folder
+) -> None:
+    """Anybody may send a packet with an id that they heard."""
+    bare.thread(heard("1", "hello?", at=LATE))
+    bare.thread(heard("1", "(1/2) hi", at=LATE, sender=EVE))
+    told = {"event": "question_skipped", "reason": "bot_part_mark", "message_id": "1"}
+    logged(bare, "agent", {"timestamp": LATE, **told, "thread_key": EVE})
+
+    assert verdict(run, bare, "1", "--node", ADA) == ("unknown", "expired", "nothing")
+    assert verdict(run, bare, "1", "--node", EVE) == ("not_answered", "bot_part_mark", "log")
+
+
 def test_a_rotated_log_and_damaged_lines_are_read(run: Runner, bare: Folder) -> None:
     at = AT.format(50)
     bare.thread(heard("1", "hello?", at=at))
