@@ -15,6 +15,7 @@ from meshllm.cli.export import export
 from meshllm.cli.nodes import nodes
 from meshllm.cli.prompts import prompts
 from meshllm.cli.queue import queue
+from meshllm.cli.review import review
 from meshllm.cli.send import send
 from meshllm.cli.sim import sim
 from meshllm.cli.start import start_check
@@ -41,6 +42,7 @@ for command in (
     nodes,
     prompts,
     queue,
+    review,
     send,
     sim,
     start_check,
