@@ -140,6 +140,33 @@ def test_documents_name_only_commands_that_run_sh_explains() -> None:
             assert is_explained or verb in passed_on, f"{path.name}: ./run.sh {verb}"
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_in_the_text_are_options_of_their_command(path: Path) -> None:
+    unknown = []
+    for line in re.findall(
+        r"(?:\./run\.sh|python -m meshllm) ([a-z][^\n`|#>&]*)", path.read_text(encoding="utf-8")
+    ):
+        words, name = line.split(), "python -m meshllm"
+        while words and f"{name} {words[0]}" in COMMANDS:
+            name = f"{name} {words.pop(0)}"
+        known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        given = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", line)) - {"--help", "--version"}
+        if name != "python -m meshllm":
+            unknown += [f"{line}: {option}" for option in given - known]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_in_examples_have_values_that_are_taken(path: Path, tmp_path: Path) -> None:
+    keys = set(config.Settings.model_fields)
+    for number, block in enumerate(blocks(path.read_text(encoding="utf-8"), "yaml")):
+        if set(yaml.safe_load(block)) <= keys:
+            example = tmp_path / f"{number}.yaml"
+            example.write_text(block, encoding="utf-8")
+
+            config.load(example, {}, must_exist=True)  # raises UserError with the problems
+
+
 @pytest.mark.parametrize("program", ["meshtastic_bridge.py", "ai_agent.py"])
 def test_command_line_page_lists_the_options_of_the_two_programs(program: str) -> None:
     help_text = subprocess.run(
