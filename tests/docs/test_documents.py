@@ -1,5 +1,6 @@
 import ast
 import builtins
+import json
 import os
 import re
 import socket
@@ -417,6 +418,35 @@ def test_transcript_of_the_readme_is_a_command_and_its_answer() -> None:
 
     assert command == '$ ./run.sh demo --say "librarian are you there?"'
     assert answer.startswith("Here. I heard you direct: SNR ")
+
+
+# Pictures
+
+PICTURES = sorted((ROOT / "docs/pictures").glob("terminal-*.svg"))
+SCRIPTED = "simulated mesh, answers of a scripted model"
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
+def test_terminal_pictures_are_small_labelled_and_fetch_nothing(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+
+    assert path.stat().st_size < 60_000
+    assert SCRIPTED in text.replace("&#160;", " ")
+    assert set(re.findall(r"https?://([^/:\"<]+)", text)) <= {"www.w3.org", "127.0.0.1"}
+    assert not re.search(r"(?:url\((?!#)|xlink|href|<script|/tmp/|/home/|/root/)", text)
+
+
+def test_recording_of_the_demo_tells_nothing_of_the_machine_it_was_made_on() -> None:
+    path = ROOT / "docs/pictures/demo.cast"
+    head, *events = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    shown = "".join(event[2] for event in events)
+
+    assert path.stat().st_size < 60_000
+    assert set(head) == {"version", "width", "height", "title"}
+    assert SCRIPTED in head["title"]
+    assert shown.startswith("$ ./run.sh demo")
+    assert "Here. I heard you direct: SNR " in shown
+    assert not re.search(r"/tmp/|/home/|/root/", shown)
 
 
 # The tutorial
