@@ -452,17 +452,13 @@ def test_recording_of_the_demo_tells_nothing_of_the_machine_it_was_made_on() -> 
 # The tutorial
 
 
-@pytest.mark.timeout(120)
-def test_shell_lines_of_the_tutorial_run(tmp_path: Path) -> None:
-    """Every line, in order, in one shell, as a reader would type them."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = str(unused.getsockname()[1])
-    script = "\n".join(blocks(page("docs/tutorial/first-answer.md"), "sh"))
-    assert "11499" in script
-    lines = script.replace("demo.log", str(tmp_path / "demo.log")).replace("11499", port)
-    environ = {"OLLAMA_BASE_URL": "http://127.0.0.1:9", "TMPDIR": str(tmp_path)}
-
-    done = subprocess.run(
+def typed(name: str, folder: Path, *, model_port: int) -> subprocess.CompletedProcess[str]:
+    """Run every line of a tutorial, in order, in one shell, as a reader would type them."""
+    script = "\n".join(blocks(page(f"docs/tutorial/{name}.md"), "sh"))
+    lines = script.replace("demo.log", str(folder / "demo.log"))
+    lines = lines.replace("11499", str(model_port))
+    environ = {"OLLAMA_BASE_URL": "http://127.0.0.1:9", "TMPDIR": str(folder)}
+    return subprocess.run(
         ["bash", "-m", "-e", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n{lines}"],
         cwd=ROOT,
         env=os.environ | environ,
@@ -472,9 +468,41 @@ def test_shell_lines_of_the_tutorial_run(tmp_path: Path) -> None:
         check=False,
     )
 
+
+@pytest.mark.timeout(120)
+def test_shell_lines_of_the_first_tutorial_run(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+
+    done = typed("first-answer", tmp_path, model_port=port)
+
     assert done.returncode == 0, done.stdout + done.stderr
     answers = done.stdout.splitlines()
     assert "Boil it for one minute." in answers
     assert any(line.endswith("/prompts/prompts.csv") for line in answers)
     assert sum(",inbound," in line for line in answers) == 1
     assert sum(",outbound," in line for line in answers) == 1
+    assert any(re.match(r"  agent +stopped", line) for line in answers)
+    assert any(re.match(r"!51e0bb01 .*Ada Example", line) for line in answers)
+    assert any(line.startswith("answered: ") for line in answers)
+
+
+@pytest.mark.timeout(120)
+def test_shell_lines_of_the_tutorial_on_reasons_run(tmp_path: Path) -> None:
+    done = typed("ask-why", tmp_path, model_port=9)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = "not answered: `dm_allowlist` is set and does not name this person"
+    assert verdict in done.stdout
+    assert re.search(r"^ +1  not_in_dm_allowlist ", done.stdout, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tutorials_with_shell_blocks_are_all_run() -> None:
+    """Those on real hardware have indented lines: nothing here can run them."""
+    pages = {path.stem for path in (ROOT / "docs/tutorial").glob("*.md")}
+
+    assert {name for name in pages if blocks(page(f"docs/tutorial/{name}.md"), "sh")} == {
+        "ask-why",
+        "first-answer",
+    }
