@@ -67,6 +67,24 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
     assert [target for target in local if not (path.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pictures_in_documents_are_there(path: Path) -> None:
+    shown = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+
+    assert [name for name in shown if not (path.parent / name).is_file()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    folder = ROOT / "docs"
+    pages = {
+        str(path.relative_to(folder))
+        for kind in ("tutorial", "how-to", "reference", "explanation")
+        for path in (folder / kind).glob("*.md")
+    }
+
+    assert pages - set(LINK.findall(page("docs/README.md"))) == set()
+
+
 def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs/decisions"
     pages = {path.name for path in folder.glob("0*.md")}
