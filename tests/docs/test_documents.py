@@ -175,6 +175,14 @@ def test_options_in_the_text_are_options_of_their_command(path: Path) -> None:
     assert unknown == []
 
 
+@pytest.mark.parametrize("kind", ["tutorial", "how-to"])
+def test_readers_are_told_the_command_that_works_without_an_environment(kind: str) -> None:
+    pages = {path.name: path.read_text(encoding="utf-8") for path in PAGES if kind in path.parts}
+    bare = r"(?:^|[^/\w])python -m meshllm (?=[a-z])"  # not the one of .venv, nor a module
+
+    assert [name for name, text in pages.items() if re.search(bare, text)] == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_settings_in_examples_have_values_that_are_taken(path: Path, tmp_path: Path) -> None:
     keys = set(config.Settings.model_fields)
