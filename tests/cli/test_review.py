@@ -34,7 +34,8 @@ def tries(*entries: tuple[int, str]) -> list[dict[str, object]]:
 
 
 def answer(message_id: str, to: str, at: str, sent_at: str, **meta: object) -> Message:
-    more: dict[str, Any] = {"kind": "reply", "part": 1, "parts": 1, "prompt_id": message_id}
+    known: dict[str, Any] = {"kind": "reply", "part": 1, "parts": 1, "prompt_id": message_id}
+    more = known | meta
     return ours(
         message_id,
         "A" * 50,
@@ -42,9 +43,9 @@ def answer(message_id: str, to: str, at: str, sent_at: str, **meta: object) -> M
         direction="outbound",
         status="sent",
         reply_to=to,
-        tries=tries((int(message_id), sent_at)),
         delivery="delivered",
-        **(more | meta),
+        tries=tries((int(message_id), sent_at)),
+        **more,
     )
 
 
@@ -173,6 +174,49 @@ def test_decisions_come_from_all_log_files_each_question_once(run: Runner, eveni
         "bridge": {"oldest_at": "2026-03-01T11:40:00Z", "covers": False},
         "agent": {"oldest_at": "2026-02-28T00:00:00Z", "covers": True},
     }
+
+
+def test_a_channel_answer_is_timed_from_the_question_of_its_asker(
+    run: Runner, tmp_path: Path
+) -> None:
+    folder = Folder(tmp_path)
+    folder.thread(
+        Message("channel", "Hike", "7", "inbound", EVE, "", "2026-03-01T10:00:00Z", "librarian a?"),
+        Message("channel", "Hike", "7", "inbound", ADA, "", "2026-03-01T10:01:00Z", "librarian b?"),
+        ours(
+            "71",
+            "Yes.",
+            at="2026-03-01T10:01:10Z",
+            to="Hike",
+            direction="outbound",
+            status="sent",
+            reply_to="7",
+            reply_to_sender=ADA,
+            kind="reply",
+            tries=tries((71, "2026-03-01T10:01:20Z")),
+        ),
+    )
+
+    found = run("review", *MORNING, "--json", "--data", folder.root).json
+
+    assert (found["questions"], found["people"], found["seconds"]["most"]) == (2, 2, 20.0)
+
+
+def test_a_clock_that_was_set_back_makes_no_seconds_and_no_hour(
+    run: Runner, tmp_path: Path
+) -> None:
+    folder = Folder(tmp_path)
+    folder.thread(
+        heard("2", "how far?", at="2026-03-01T10:00:00Z"),
+        answer("21", "2", "2026-03-01T09:00:20Z", "2026-03-01T09:00:30Z"),
+        heard("3", "how high?", at="2026-03-01T10:00:00Z"),
+        answer("31", "3", "2026-03-01T10:00:20Z", "2026-03-01T11:99:00Z"),
+    )
+
+    found = run("review", *MORNING, "--json", "--data", folder.root).json
+
+    assert (found["answers"], found["seconds"]["count"]) == (2, 0)
+    assert [row["hour"] for row in found["airtime"]["hours"]] == ["2026-03-01T09"]
 
 
 def test_an_end_leaves_out_what_is_later(run: Runner, evening: Folder) -> None:
