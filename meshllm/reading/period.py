@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from meshllm.airtime import PRESETS, airtime_s
 from meshllm.clock import parse_utc
-from meshllm.reading.states import answer_of, extras_of, state_of, text_of
+from meshllm.reading.states import answer_of, state_of, text_of
 from meshllm.records import Message, PromptRow
 from meshllm.trigger import question_text
 
@@ -133,7 +133,7 @@ def calls_in(prompts: Iterable[PromptRow], period: Period) -> dict[str, Any]:
     for row in prompts:
         if not period.holds(f"{row.datetime.replace(' ', 'T')}Z"):
             continue
-        outcome = str(extras_of(row).get("outcome", "unknown"))
+        outcome = str(row.meta.get("outcome", "unknown"))
         outcomes[outcome] += 1
         if outcome in ("ok", "capped", "partial") and row.duration_ms is not None:
             seconds.append(row.duration_ms / 1000)
