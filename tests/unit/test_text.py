@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import TypedDict
 
@@ -58,8 +58,10 @@ def packed(text: str) -> str:
 
 def rejoined(parts: tuple[str, ...], rest: str, text: str) -> str:
     joined = packed("".join(bare_parts(parts, rest)))
-    for lead in ("", ELLIPSIS):  # in front of a rest whose sentence was cut
-        whole = joined + packed(rest.removeprefix(lead))
+    # A mark in front of a rest says that a sentence was cut; one at the end of the part before it
+    # was taken off above, and may have been the text's own.
+    for tail, lead in product(("", ELLIPSIS), ("", ELLIPSIS)):
+        whole = joined + tail + packed(rest.removeprefix(lead))
         if whole == packed(text):
             return whole
     return joined + packed(rest)
