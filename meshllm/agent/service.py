@@ -12,43 +12,32 @@ from typing import Final, TypeAlias
 
 import structlog
 
-from meshllm.agent.admission import Admission, Obstacle, People
-from meshllm.agent.answering import Answering, Asked, Delivery, Ids, messages_of
-from meshllm.agent.courtesy import Courtesy
-from meshllm.agent.deliveries import Deliveries, event_names, subject
+from meshllm.agent import telling
+from meshllm.agent.admission import Obstacle
+from meshllm.agent.answering import Asked, Delivery, Ids, messages_of
+from meshllm.agent.deliveries import event_names, subject
 from meshllm.agent.fairness import MAX_LINE
-from meshllm.agent.health import Health, Heartbeat
-from meshllm.agent.instant import Instant
-from meshllm.agent.listing import ListCheck
 from meshllm.agent.model_worker import Answered, ModelWorker
 from meshllm.agent.notices import THINKING, WORKING, thinking_text, working_text
-from meshllm.agent.outcomes import Outcomes
+from meshllm.agent.parts import Parts
 from meshllm.agent.policy import Backoff
 from meshllm.agent.prompt import Assembled, system_text
-from meshllm.agent.promptkeep import prompt_keep, window_s
-from meshllm.agent.promptlog import FilePromptLog, NoPromptLog, PromptLog
 from meshllm.agent.questions import Question
-from meshllm.agent.thinking import Thinking
-from meshllm.agent.threads import Thread, ThreadBook
+from meshllm.agent.threads import Thread
 from meshllm.agent.turns import in_order, waited_too_long
-from meshllm.agent.waiting import Line, Running, Waits, due
-from meshllm.agent.wanted import limits, manners
+from meshllm.agent.waiting import Line, Running, due
 from meshllm.clock import Clock, Waker
-from meshllm.commands.registry import built_in
 from meshllm.config import Settings
 from meshllm.errors import TransientError
 from meshllm.layout import Layout
 from meshllm.llm.base import THOUGHT_TOKENS, ChatModel, ChatResult, Outcome
 from meshllm.observe.board import Board
 from meshllm.store import atomic
-from meshllm.store.space import DiskSpace
 from meshllm.store.watch import FolderWatch
 
 log = structlog.get_logger()
 
 MAX_DELIVERIES: Final = 4  #: answers waiting for the disk; beyond, no more questions are asked
-#: Real seconds to wait for a lock: a stuck process must not keep the agent from stopping in time.
-MAX_LOCK_WAIT_S: Final = 0.5
 #: Share of a question's life that it may wait behind others; a line after that is still in time.
 WAIT_SHARE: Final = 0.8
 _Step: TypeAlias = Callable[[Thread, Question], Obstacle | None]
@@ -69,84 +58,36 @@ class AgentService:
         ids: Ids | None = None,
         board: Board | None = None,
     ) -> None:
-        modes = atomic.Modes(settings.file_mode, settings.folder_mode, settings.lock_mode)
-        lock_timeout_s = min(settings.lock_timeout_seconds, MAX_LOCK_WAIT_S)
+        parts = Parts.built(settings, layout, clock=clock, ids=ids or Ids(), board=board or Board())
         self._layout = layout
         self._clock = clock
         self._waker = waker
-        self._space = DiskSpace(
-            (layout.data_dir, layout.nodes_dir, layout.prompts_dir),
-            settings.disk_reserve_mb,
-            consequence="nothing is asked or queued; every question stays open",
-        )
+        self._space = parts.space
+        self._prompts = parts.prompts
+        self._prompt_keep = parts.prompt_keep
+        self._book = parts.book
+        self._admission = parts.admission
+        self._answering = parts.answering
+        self._courtesy = parts.courtesy
+        self._list_check = parts.list_check
+        self._instant = parts.instant
+        self._health = parts.health
+        self._thinking = parts.thinking
+        self._outcomes = parts.outcomes
+        self._waits = parts.waits
+        self._heartbeat = parts.heartbeat
+        self._deliveries = parts.deliveries
         self._max_age_s = settings.max_question_age_seconds
-        self._poll_s = settings.ai_poll_interval_ms / 1000
-        self._prompts: PromptLog = NoPromptLog()
-        if settings.enable_prompt_logs:
-            self._prompts = FilePromptLog(
-                layout,
-                clock,
-                modes=modes,
-                lock_timeout_s=lock_timeout_s,
-                window_s=window_s(settings) / clock.scale,
-            )
-        self._book = ThreadBook(
-            layout,
-            clock,
-            max_age_s=settings.max_question_age_seconds,
-            modes=modes,
-            lock_timeout_s=lock_timeout_s,
-        )
-        self._prompt_keep = prompt_keep(settings, layout, clock, book=self._book, modes=modes)
-        people = People()
-        self._admission = Admission(
-            self._book,
-            people,
-            self._prompts,
-            clock,
-            manners(settings),
-        )
-        self._answering = Answering(
-            self._book, self._prompts, clock, limits=limits(settings), ids=ids or Ids()
-        )
-        self._courtesy = Courtesy(
-            self._book,
-            self._admission,
-            self._answering,
-            emergency_text=settings.emergency_text,
-            hourly_limit=settings.max_answers_per_hour,
-        )
         self._max_wait_s = min(settings.max_wait_seconds, WAIT_SHARE * self._max_age_s)
-        self._list_check = ListCheck(settings)
-        self._instant = Instant(
-            built_in(),
-            self._book,
-            self._answering,
-            layout,
-            clock,
-            room_bytes=limits(settings).reply_bytes,
-        )
-        self._health = Health(clock, model=settings.ollama_model_instruct)
-        self._thinking = Thinking(settings.ollama_model_think)
-        self._outcomes = Outcomes(self._answering, self._health, self._thinking)
+        self._poll_s = settings.ai_poll_interval_ms / 1000
         self._notice_after_s = settings.working_notice_seconds
-        self._running: Running | None = None
-        self._queued: list[tuple[Thread, Question]] = []  #: for the model, in the order of turns
-        self._waits = Waits(clock)
-        self._is_cold = False  #: another model or address has answered since the last warm-up
-        self._heartbeat = Heartbeat(
-            layout,
-            clock,
-            model=settings.ollama_model_instruct,
-            modes=modes,
-            space=self._space,
-            board=board or Board(),
-        )
         self._worker = ModelWorker(model, waker)
         self._watch = FolderWatch(self._on_change, self._poll_s)
         self._asked: Asked | None = None
+        self._running: Running | None = None
+        self._queued: list[tuple[Thread, Question]] = []  #: for the model, in the order of turns
+        self._is_cold = False  #: another model or address has answered since the last warm-up
         self._ticket = 0
-        self._deliveries = Deliveries(self._answering, self._book, clock)
         self._is_probing = False
         self._has_log = False
         self._log_backoff = Backoff()
@@ -232,32 +173,19 @@ class AgentService:
             self._watch.poll(now)
             self._space.look()
         for thread in self._book.refresh():
-            self._tell_expired(thread)
+            telling.expired(
+                thread,
+                age_of=self._book.age_s,
+                max_age_s=self._max_age_s,
+                away_s=self._heartbeat.previous_age_s(),
+                is_refused=self._admission.refusal,
+            )
             for question in thread.standing.folded:
-                self._skip(thread, question, "same_text_waits")
+                telling.skipped(thread, question, "same_text_waits")
         self._list_check.look(self._book)
         for thread in self._book.asking.values():
             if thread.expires_at is not None:
                 self._wake_in(thread.expires_at - now)
-
-    def _tell_expired(self, thread: Thread) -> None:
-        """Log each question that grew too old, unless an earlier run was there to do so."""
-        heartbeat_age_s = self._heartbeat.previous_age_s()
-        ages: dict[str, float | None] = {}
-        for question in reversed(thread.standing.expired):
-            sender = question.row.sender_id
-            age_s = ages.setdefault(sender, self._book.age_s(question))
-            was_told = (
-                heartbeat_age_s is not None
-                and age_s is not None
-                and age_s - self._max_age_s > heartbeat_age_s
-            )
-            if not was_told and not self._admission.refusal(thread, question):
-                self._skip(thread, question, "expired" if age_s is not None else "no_timestamp")
-
-    def _skip(self, thread: Thread, question: Question, reason: str) -> None:
-        if thread.tell(question, reason):
-            log.info("question_skipped", reason=reason, **event_names(thread, question))
 
     def _collect(self) -> None:
         for report in self._worker.reports():
@@ -378,7 +306,7 @@ class AgentService:
         refusal = self._admission.refusal(thread, question)
         if refusal:
             self._finish(thread, question, partial(self._courtesy.refused, reason=refusal))
-            self._skip(thread, question, refusal)
+            telling.skipped(thread, question, refusal)
             return False
         if not self._space.has_room:
             return False
@@ -415,15 +343,7 @@ class AgentService:
     def _note(self, thread: Thread, question: Question, obstacle: Obstacle) -> None:
         if obstacle.retry_in_s is not None:
             self._wake_in(obstacle.retry_in_s)
-        if obstacle.is_deferral and thread.tell(question, obstacle.reason):
-            log.info(
-                "question_deferred",
-                reason=obstacle.reason,
-                retry_in_s=obstacle.retry_in_s,
-                **event_names(thread, question),
-            )
-        elif not obstacle.is_deferral and obstacle.retry_in_s is None:
-            self._skip(thread, question, obstacle.reason)
+        telling.hindered(thread, question, obstacle)
 
     def _next_step(self, thread: Thread, question: Question) -> Obstacle | None:
         """Recover, refuse, tell or ask, whichever fits; an obstacle when none does yet."""

@@ -2,8 +2,8 @@
 
 Intent is on disk before every hand-over and the result after it; a crash in between leaves a try
 without a result, which is resumed under the same id. Policy is in `retry`, `manners` and `hold`,
-legal state changes in `life`, what there is to do in `work`, the commits in `settling`; this
-module only brings them together. Runs on the station's thread.
+legal state changes in `life`, what there is to do in `work`, the limits of the air in `air`, the
+commits in `settling`; this module only brings them together. Runs on the station's thread.
 """
 
 import secrets
@@ -15,7 +15,8 @@ import structlog
 
 from meshllm.bridge import hold, life, retry
 from meshllm.bridge.address import Destination, destination
-from meshllm.bridge.manners import HOUR_S, Manners, Pace
+from meshllm.bridge.air import Air
+from meshllm.bridge.manners import Pace
 from meshllm.bridge.naming import names_of
 from meshllm.bridge.packet_ids import PacketIds
 from meshllm.bridge.reach import Reaches
@@ -23,7 +24,7 @@ from meshllm.bridge.results import Results, RetryLimits
 from meshllm.bridge.settling import STORAGE_RETRY_S, Settling
 from meshllm.bridge.tables import Tables
 from meshllm.bridge.work import IDLE_S, Key, Pick, Work
-from meshllm.clock import Clock, utc_text, wall_age_s
+from meshllm.clock import Clock, utc_text
 from meshllm.errors import TransientError
 from meshllm.radio.base import (
     Envelope,
@@ -125,7 +126,7 @@ class Outbox:
         self._is_up = False
         self._work = Work(clock=clock, max_held_s=settings.max_held_s)
         self._settling = Settling(tables, clock=clock)
-        self._manners = Manners(settings.pace)
+        self._air = Air(settings.pace, clock=clock)
         self._reaches = Reaches()
         self._results = Results(
             tables,
@@ -148,10 +149,8 @@ class Outbox:
         self._unread_due = 0.0
         self._refreshing = False
         self._last_answer = ""
-        self._told_hold = ""
         self._is_loading = False
         self._too_early: list[RoutingHeard] = []
-        self._over_budget: set[Path] = set()  #: threads whose wait is logged
 
     # -- what the station reports --------------------------------------------------------------
 
@@ -161,7 +160,7 @@ class Outbox:
             self._work.hasten(retry.TX_DISABLED)
         self._info = info
         self._results.adopt(info)
-        self._manners.radio(info.region, info.preset)
+        self._air.adopt(info)
         self._is_up = True
         if self._is_tcp:
             self._ids.forget_used()
@@ -189,11 +188,11 @@ class Outbox:
             self._unread_due = self._clock.monotonic() + STORAGE_RETRY_S
             return
         self._unread.discard(path)
-        for row in self._work.note(path, rows, timeout_of=self._ack_timeout_s):
+        for row in self._work.note(path, rows, timeout_of=self._air.ack_timeout_s):
             self._ids.remember(path, row)
 
     def recall(self, path: Path) -> None:
-        """Count what an earlier run sent within the last hour, so that a restart resets no limit.
+        """Count what an earlier run sent within the last hour, see `Air.recall`.
 
         Only for files changed lately; one that cannot be read counts nothing.
         """
@@ -201,12 +200,7 @@ class Outbox:
             rows = self._tables.read(path)
         except TransientError:
             return  # `scan` reports it
-        now = self._clock.monotonic()
-        for row in rows:
-            for nth, past in enumerate(life.tries(row) if row.send_attempts else ()):
-                age = wall_age_s(self._clock, past.at)
-                if age is not None and 0 <= age < HOUR_S and past.result not in retry.NEVER_SENT:
-                    self._count(row, past.packet_id, nth, now - age)
+        self._air.recall(rows)
 
     def rest(self, since_s: float) -> None:
         """Keep the distance to a text that an earlier run may have sent `since_s` ago."""
@@ -224,8 +218,7 @@ class Outbox:
 
     def air_measured(self, *, channel_use: float | None, own_use: float | None) -> None:
         """Our radio told how busy the air is and how much of the hour it sent, both in percent."""
-        now = self._clock.monotonic()
-        self._manners.measured(now, channel_use=channel_use, own_use=own_use)
+        self._air.measured(channel_use=channel_use, own_use=own_use)
 
     def written(self, packet_id: int) -> None:
         """The radio got the hand-over only now: the link may have been busy with a probe."""
@@ -322,15 +315,15 @@ class Outbox:
             return wait_s
         pick = Pick(
             after=self._last_answer,
-            dms_first=self._manners.is_short(now),
+            dms_first=self._air.is_short,
             known_first=self._work.queued_count() > CROWD,
             wait_of=self._budget_wait_s,
         )
         ready, wait_s = self._work.next_ready(pick)
-        reason = self._manners.hold_reason(now)
+        reason = self._air.hold_reason
         if ready is not None or not reason:
-            self._tell_hold(reason, now)
-        air_wait_s = self._manners.wait_s(now)
+            self._air.tell_hold(reason, queued=self._work.queued_count())
+        air_wait_s = self._air.wait_s()
         if ready is None or air_wait_s > 0:
             return min(wait_s if ready is None else air_wait_s, self._idle_wait(now))
         path, row = ready
@@ -342,12 +335,11 @@ class Outbox:
 
     def status(self) -> QueueState:
         """What waits here, and for what."""
-        now = self._clock.monotonic()
         return QueueState(
             queued=self._work.queued_count(),
             held=self._work.held_count(),
-            air=self._manners.hold_reason(now) or ("SHORT" if self._manners.is_short(now) else ""),
-            own_airtime_s=self._manners.own_airtime_s(now),
+            air=self._air.hold_reason or ("SHORT" if self._air.is_short else ""),
+            own_airtime_s=self._air.own_airtime_s,
             oldest_s=self._work.oldest_s(),
         )
 
@@ -394,7 +386,7 @@ class Outbox:
         self._not_before = now + self._settings.pace.spacing_s
         self._last_answer = hold.answer_of(row)
         self._work.begun(path, row)
-        self._count(row, packet_id, len(life.tries(row)), now)
+        self._air.sent(row, packet_id, len(life.tries(row)), now)
         self._link.send(
             OutgoingText(
                 packet_id,
@@ -432,34 +424,7 @@ class Outbox:
     def _budget_wait_s(self, path: Path, row: Message) -> float:
         if self._settling.is_behind(path) or path in self._unread:
             return STORAGE_RETRY_S
-        now = self._clock.monotonic()
-        wait_s = self._manners.budget_wait_s(now, self._airtime_s(row), row.thread_key)
-        if wait_s <= 0:
-            self._over_budget.discard(path)
-        elif path not in self._over_budget:
-            self._over_budget.add(path)
-            log.warning("airtime_budget_used", wait_s=wait_s, **names_of(path, row))
-        return wait_s
-
-    def _airtime_s(self, row: Message) -> float:
-        size = len(row.content.encode("utf-8", "replace"))
-        return self._manners.airtime_s(size, is_dm=row.thread_type == "dm")
-
-    def _count(self, row: Message, packet_id: int, nth: int, at: float) -> None:
-        self._manners.note(at, self._airtime_s(row), row.thread_key, mark=(packet_id, nth))
-
-    def _tell_hold(self, reason: str, now: float) -> None:
-        """Log once that the air is held, and once that it is free again."""
-        if reason == self._told_hold:
-            return
-        use = self._manners.channel_use(now)
-        if reason:
-            log.warning(
-                "air_held", reason=reason, channel_use=use, queued=self._work.queued_count()
-            )
-        else:
-            log.info("air_free", reason=self._told_hold, channel_use=use)
-        self._told_hold = reason
+        return self._air.budget_wait_s(path, row)
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -494,13 +459,6 @@ class Outbox:
         for (path, key), reason in ending:
             if key != flying and not self._settling.is_behind(path):
                 self._results.give_up(path, key, None, reason)
-
-    def _ack_timeout_s(self, row: Message) -> float:
-        return retry.ack_timeout_s(
-            len(row.content.encode("utf-8", "replace")),
-            self._info.preset if self._info else "",
-            channel_use_percent=self._manners.channel_use(self._clock.monotonic()),
-        )
 
     def _idle_wait(self, now: float) -> float:
         waits = self._work.waits(now) if self._is_up and not self._refreshing else ()

@@ -117,7 +117,7 @@ def test_every_routing_error_of_the_firmware_has_a_sentence() -> None:
 
 def test_every_reason_not_to_answer_has_a_sentence() -> None:
     refusals = returned("agent", "refusal", "bot_reason", "election")
-    skips = first_texts("agent", "_skip")
+    skips = first_texts("agent", "skipped")
     lists = {f"not_in_{scope}_allowlist" for scope in ("channel", "dm")}
 
     given = refusals | skips | lists
