@@ -343,6 +343,12 @@ REASONS: Final = (
         "more than `max_held_per_person` answers waited for this person; the oldest gave way",
         "`max_held_per_person` keeps more",
     ),
+    Reason(
+        "sending",
+        "DUPLICATE_ROW",
+        "a row of the same id stands in the thread already; that one goes on",
+        "ask who wrote the file: an editor or a restored backup left the row twice",
+    ),
     Reason("sending", "QUEUE_FULL", "the radio's own queue was full; it is tried again"),
     Reason(
         "sending",

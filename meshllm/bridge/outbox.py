@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from meshllm.bridge import hold, life, retry
+from meshllm.bridge import copies, hold, life, retry
 from meshllm.bridge.address import Destination, destination
 from meshllm.bridge.air import Air
 from meshllm.bridge.manners import Pace
@@ -180,16 +180,25 @@ class Outbox:
     def scan(self, path: Path) -> None:
         """Read one thread file again and note what it still wants; one that fails waits."""
         try:
-            rows = self._tables.read(path)
+            found = copies.sort_out(self._tables.read(path))
+            while found.copies and self._settling.end_copies(path, found.copies):
+                found = copies.sort_out(self._tables.read(path))
         except TransientError as error:
             if path not in self._unread:
                 log.error("thread_unreadable", file=path.name, reason=str(error))
-            self._unread.add(path)
-            self._unread_due = self._clock.monotonic() + STORAGE_RETRY_S
+            self._look_again(path)
             return
-        self._unread.discard(path)
-        for row in self._work.note(path, rows, timeout_of=self._air.ack_timeout_s):
+        if found.copies:
+            self._look_again(path)
+        else:
+            self._unread.discard(path)
+        for row in self._work.note(path, found.rows, timeout_of=self._air.ack_timeout_s):
             self._ids.remember(path, row)
+
+    def _look_again(self, path: Path) -> None:
+        """Have a file scanned once more, and nothing of it sent before that."""
+        self._unread.add(path)
+        self._unread_due = self._clock.monotonic() + STORAGE_RETRY_S
 
     def recall(self, path: Path) -> None:
         """Count what an earlier run sent within the last hour, see `Air.recall`.

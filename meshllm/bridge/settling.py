@@ -1,10 +1,14 @@
 """Write the results of sends into their rows, and keep what the disk refuses. Decides nothing."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from meshllm.bridge import copies
+from meshllm.bridge.naming import names_of
 from meshllm.bridge.tables import Change, Tables
 from meshllm.bridge.work import Key
 from meshllm.clock import Clock
@@ -39,12 +43,15 @@ class Settling:
         except TransientError as error:
             log.debug("row_not_read", file=path.name, reason=str(error))
             return None
-        return next((r for r in rows if r.is_outgoing and r.key == key), None)
+        return next(
+            (r for r in rows if r.is_outgoing and r.key == key and not copies.is_ended(r)), None
+        )
 
     def intend(self, path: Path, key: Key, change: Change) -> bool:
         """Commit an intent. False when it did not apply or was refused: then nothing is sent."""
         try:
-            changed = bool(self._tables.update(path, {key: change}, may_spend=False))
+            done = self._tables.update(path, {key: _past_copies(change)}, may_spend=False)
+            changed = bool(done)
         except TransientError as error:
             self.pause(path, error)
             return False
@@ -54,13 +61,34 @@ class Settling:
     def settle(self, path: Path, key: Key, change: Change) -> bool:
         """Commit a result; one that the disk refuses is kept and tried again."""
         try:
-            changed = bool(self._tables.update(path, {key: change}))
+            changed = bool(self._tables.update(path, {key: _past_copies(change)}))
         except TransientError as error:
             self.pause(path, error)
             self._unsettled.append((path, key, change))
             return False
         self._told.discard(path)
         return changed
+
+    def end_copies(self, path: Path, found: Sequence[Message]) -> bool:
+        """Commit the end of rows that are copies; False when none was ended.
+
+        One of each key at a time: several equal copies take several calls.
+        """
+        changes = {copy.key: partial(copies.end, copy=copy) for copy in found}
+        try:
+            ended = self._tables.update(path, changes)
+        except TransientError as error:
+            self.pause(path, error)
+            return False
+        self._told.discard(path)
+        for row in ended.values():
+            log.warning(
+                "row_copy_ended",
+                reason=copies.DUPLICATE,
+                consequence="the other row of this id goes on; this one is not sent",
+                **names_of(path, row),
+            )
+        return bool(ended)
 
     def retry(self) -> list[Path]:
         """Write what waits, when it is time; returns the files that were tried."""
@@ -100,3 +128,8 @@ class Settling:
             log.error(
                 "row_not_written", file=path.name, reason=str(error), retry_in_s=STORAGE_RETRY_S
             )
+
+
+def _past_copies(change: Change) -> Change:
+    """Keep a change from a copy that was ended: it is meant for the row."""
+    return lambda row: None if copies.is_ended(row) else change(row)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meshllm.bridge import life
+from meshllm.bridge import copies, life
 from meshllm.records import Message
 
 MAX_ROWS: Final = 1000  #: remembered per radio, about 1 kB each
@@ -53,6 +53,8 @@ class Written:
     def note(self, path: Path, rows: Iterable[Message], now: float) -> None:
         """Remember rows that are on disk now. Untried ones are not: the agent queues them again."""
         for row in rows:
+            if copies.is_ended(row):
+                continue  # the row of that key is another one
             name = (path, row.is_outgoing, row.key)
             if row.is_outgoing and life.is_queued(row) and not life.tries(row):
                 self._rows.pop(name, None)
@@ -94,6 +96,8 @@ class Written:
 
 def is_behind(found: Message, known: Message) -> bool:
     """Say whether a row on disk is an earlier state of ours: sending by it would repeat a send."""
+    if copies.is_ended(found):
+        return False
     return found.is_outgoing and known.is_outgoing and _progress(found) < _progress(known)
 
 

@@ -44,6 +44,7 @@ _REASONS: Final[Mapping[str, tuple[str, Kind]]] = {
     "send_held": ("reason", "sending"),
     "ack_overdue": ("reason", "sending"),
     "send_unconfirmed": ("reason", "sending"),
+    "row_copy_ended": ("reason", "sending"),
 }
 _PLUMBING: Final = frozenset(
     {

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from structlog.typing import EventDict
@@ -12,6 +12,7 @@ from structlog.typing import EventDict
 from meshllm.bridge import life, retry
 from meshllm.errors import StoreWriteError
 from meshllm.radio.base import BROADCAST, OutgoingText, QueueStatus
+from meshllm.records import Message
 from meshllm.store import atomic
 from meshllm.testing.clock import NOON
 from meshllm.testing.radio import INFO
@@ -29,9 +30,6 @@ from tests.bridge.world import (
     given_up,
     put_off,
 )
-
-if TYPE_CHECKING:
-    from meshllm.records import Message
 
 
 def names(events: list[EventDict]) -> list[str]:
@@ -895,3 +893,80 @@ def test_an_ack_timer_that_ended_during_a_restart_is_not_begun_anew(world: Outbo
 
     assert [text.packet_id for text in world.port.sent] == [501]
     assert world.row().send_attempts == 2
+
+
+# -- a row that stands in its file twice -------------------------------------------------------
+
+
+def restored(world: OutboxWorld, *rows: Message) -> None:
+    """Let another program put rows at the end of a thread, as a restored backup may."""
+    for row in rows:
+        world.append(row)
+    world.outbox.scan(world.path())
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_row_that_stands_twice_in_its_file_goes_out_once(
+    world: OutboxWorld, events: list[EventDict], copies: int
+) -> None:
+    world.queue("hi", scan=False)
+    restored(world, *[world.row()] * copies)
+
+    packet_id = world.hand_over()
+    world.ack(packet_id)
+    world.run(7200)
+
+    assert len(world.port.sent) == 1
+    assert sorted(world.state()) == sorted([DELIVERED, *[given_up("DUPLICATE_ROW")] * copies])
+    told = [(e["reason"], e["log_level"]) for e in events if e["event"] == "row_copy_ended"]
+    assert told == [("DUPLICATE_ROW", "warning")] * copies
+
+
+def test_a_copy_that_comes_back_after_its_row_was_sent_is_not_sent(world: OutboxWorld) -> None:
+    world.queue("hi")
+    copy = world.row()
+    world.ack(world.hand_over())
+    world.restart()
+
+    restored(world, copy)
+    world.run(7200)
+
+    assert world.port.sent == []
+    assert sorted(world.state()) == sorted([DELIVERED, given_up("DUPLICATE_ROW")])
+
+
+def test_a_copy_leaves_its_row_to_be_sent_whatever_is_written_meanwhile(
+    world: OutboxWorld, events: list[EventDict]
+) -> None:
+    """What was settled here must not pass for a newer state of the row that waits."""
+    first, second = world.queue("one", "two")
+    restored(world, *world.rows())
+
+    world.hand_over()
+    world.queue("three", reply_to_id="78")
+    world.hand_over(after=3)
+    world.hand_over(after=3)
+
+    assert [text.text for text in world.port.sent] == ["one", "two", "three"]
+    assert [str(text.packet_id) for text in world.port.sent][:2] == [first, second]
+    assert not [e for e in events if e["event"] == "rows_vanished"]
+
+
+def test_a_copy_that_the_disk_does_not_let_us_settle_is_not_sent(
+    world: OutboxWorld, full_disk: list[bool]
+) -> None:
+    world.queue("hi")
+    copy = world.row()
+    world.ack(world.hand_over())
+    world.restart()
+    world.append(copy)
+
+    full_disk.append(True)
+    world.outbox.scan(world.path())
+    world.run(60)
+    assert world.state() == [DELIVERED, QUEUED]
+    full_disk.clear()
+    world.run(60)
+
+    assert world.port.sent == []
+    assert sorted(world.state()) == sorted([DELIVERED, given_up("DUPLICATE_ROW")])
