@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from meshllm import grouping
 from meshllm.records import Message
 
 REPLACED: Final = "REPLACED"  #: a newer answer to the same question exists
@@ -11,14 +12,6 @@ CANCELLED: Final = "CANCELLED"  #: a later reply to the same person names it
 EXPIRED: Final = "EXPIRED"  #: the person was not heard in time
 
 Key = tuple[str, ...]
-
-
-def answer_of(row: Message) -> str:
-    """Name the answer a part belongs to; "more" answers another question from the same prompt."""
-    if row.meta.get("part") is None:
-        return f"{row.message_id} {row.reply_to_id}"
-    meta = row.meta
-    return f"{meta.get('prompt_id') or meta.get('group', '')} {row.reply_to_id}"
 
 
 def cancelled_by(row: Message) -> set[str]:
@@ -39,24 +32,25 @@ def giving_way(rows: Sequence[Message], limit: int) -> list[tuple[Message, str]]
     count as one answer. An older answer gives way only to a newer one to the same question, or
     beyond `limit`.
     """
-    newest = _newest_answers(rows)
+    named = grouping.named(rows)
+    newest = _newest_answers(named)
     ending: list[tuple[Message, str]] = []
     kept: dict[str, list[Message]] = {}
-    for row in rows:
+    for answer, row in named:
         if not is_held(row):
             continue
-        if newest.get(row.reply_to_id, answer_of(row)) != answer_of(row):
+        if newest.get(row.reply_to_id, answer) != answer:
             ending.append((row, REPLACED))
         else:
-            kept.setdefault(answer_of(row), []).append(row)
+            kept.setdefault(answer, []).append(row)
     surplus = list(kept.values())[: max(0, len(kept) - limit)]
     return ending + [(row, TOO_MANY) for rows in surplus for row in rows]
 
 
-def _newest_answers(rows: Iterable[Message]) -> dict[str, str]:
+def _newest_answers(named: Iterable[tuple[str, Message]]) -> dict[str, str]:
     """Per question the answer queued last of those that have not been given up."""
     return {
-        row.reply_to_id: answer_of(row)
-        for row in rows
+        row.reply_to_id: answer
+        for answer, row in named
         if row.reply_to_id and not (row.direction == "outbound" and row.send_status == "failed")
     }

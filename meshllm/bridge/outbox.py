@@ -393,7 +393,7 @@ class Outbox:
         self._ids.used(packet_id, path, row.key)
         self._in_flight = _InFlight(path, row.key, packet_id, now + WRITE_S, is_repeat)
         self._not_before = now + self._settings.pace.spacing_s
-        self._last_answer = hold.answer_of(row)
+        self._last_answer = self._work.answer_of(path, row)
         self._work.begun(path, row)
         self._air.sent(row, packet_id, len(life.tries(row)), now)
         self._link.send(

@@ -10,6 +10,7 @@ from typing import Final
 
 from meshllm.bridge import hold, life, retry
 from meshllm.clock import Clock, age_s, wall_age_s
+from meshllm.grouping import Grouping
 from meshllm.layout import node_number
 from meshllm.records import Message
 
@@ -46,6 +47,7 @@ class _Thread:
     held: dict[Key, _Held] = field(default_factory=dict)
     expires: dict[Key, float] = field(default_factory=dict)
     part_states: dict[tuple[str, int], Message] = field(default_factory=dict)
+    answers: dict[Key, str] = field(default_factory=dict)  #: what each queued row is a part of
     ack_deadlines: dict[Key, float] = field(default_factory=dict)
     is_known: bool = False  #: something of ours was delivered here
     cancelled: set[str] = field(default_factory=set)  #: message ids that a reply here cancels
@@ -85,6 +87,7 @@ class Work:
         unfinished = []
         # Only what is answered now needs its extras parsed: this runs at every change of a file.
         answering = {row.reply_to_id for row in rows if life.is_queued(row)}
+        grouping = Grouping()
         for row in rows:
             if not row.is_outgoing:
                 continue
@@ -101,9 +104,11 @@ class Work:
                 )
                 unfinished.append(row)
             if row.reply_to_id in answering:
-                part = row.meta.get("part")
+                answer, part = grouping.name(row), row.meta.get("part")
                 if isinstance(part, int):
-                    thread.part_states[(hold.answer_of(row), part)] = row
+                    thread.part_states[answer, part] = row
+                if life.is_queued(row):
+                    thread.answers[row.key] = answer
         if thread.queued or thread.ack_deadlines:
             self._threads[path] = thread
         return unfinished
@@ -127,7 +132,7 @@ class Work:
             if row is None:
                 continue
             rank = (
-                not pick.after or hold.answer_of(row) != pick.after,
+                not pick.after or thread.answers[row.key] != pick.after,
                 pick.dms_first and row.thread_type != "dm",
                 pick.known_first and not thread.is_known,
                 row.timestamp,
@@ -148,6 +153,11 @@ class Work:
             if due_s > 0:
                 wait_s = min(wait_s, due_s)
         return None, wait_s
+
+    def answer_of(self, path: Path, row: Message) -> str:
+        """Name the answer that a queued row is a part of; "" once it is not queued any more."""
+        thread = self._threads.get(path)
+        return thread.answers.get(row.key, "") if thread else ""
 
     def earlier_part(self, path: Path, row: Message) -> Message | None:
         """Return the part before this one of the same answer, None for a first part."""
@@ -323,4 +333,4 @@ def _earlier_part(thread: _Thread, row: Message) -> Message | None:
     part = row.meta.get("part")
     if not isinstance(part, int) or part <= 1:
         return None
-    return thread.part_states.get((hold.answer_of(row), part - 1))
+    return thread.part_states.get((thread.answers[row.key], part - 1))

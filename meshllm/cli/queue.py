@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from meshllm import grouping
 from meshllm.cli import changes, rows, show
 from meshllm.cli.moments import ago, short
 from meshllm.cli.show import Column, Row
@@ -17,7 +18,7 @@ from meshllm.clock import parse_utc, utc_text
 from meshllm.errors import ExitCode, UserError
 from meshllm.layout import NodeTree
 from meshllm.reading.book import Book, Thread
-from meshllm.reading.states import UNFINISHED, answer_of, state_of
+from meshllm.reading.states import UNFINISHED, state_of
 from meshllm.records import Message
 from meshllm.store.table import Table
 
@@ -219,8 +220,9 @@ def _from_here_on(book: Book, found: Found) -> list[Message]:
 
 
 def _parts(live: Sequence[Message], one: Message) -> list[Message]:
-    name = answer_of(one)
-    return [row for row in live if row.is_outgoing and answer_of(row) == name]
+    named = grouping.named(live)
+    names = {name for name, row in named if row.key == one.key}
+    return [row for name, row in named if name in names]
 
 
 def _part(row: Message) -> int:

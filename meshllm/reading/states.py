@@ -59,14 +59,3 @@ def text_of(meta: Mapping[str, Any], key: str) -> str:
     """A text among the extras of a row; "" for anything else."""
     value = meta.get(key)
     return value if isinstance(value, str) else ""
-
-
-def answer_of(row: Message) -> str:
-    """Name what a part belongs to; rows of one name are the parts of one text.
-
-    The bridge groups by the same (`bridge/hold.py`), which a test compares.
-    """
-    meta = row.meta
-    if meta.get("part") is None:
-        return f"{row.message_id} {row.reply_to_id}"
-    return f"{meta.get('prompt_id') or meta.get('group', '')} {row.reply_to_id}"

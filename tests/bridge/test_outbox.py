@@ -261,6 +261,20 @@ def test_the_parts_of_two_answers_do_not_hold_each_other(world: OutboxWorld) -> 
     assert [t.text for t in world.port.sent] == ["one", "three", "four"]
 
 
+def test_the_parts_of_two_texts_without_a_name_do_not_mix(world: OutboxWorld) -> None:
+    """Rows of another program: neither `prompt_id` nor `group`, and both answer the same."""
+    world.queue("one", "two")
+    world.queue("uno", "dos")
+    world.tick()
+    world.accept(result=7)
+
+    world.run_until_sent()
+    world.run_until_sent()
+
+    assert [t.text for t in world.port.sent] == ["one", "uno", "dos"]
+    assert world.state()[1] == given_up("EARLIER_PART_FAILED")
+
+
 def test_another_thread_goes_on_while_one_waits(world: OutboxWorld) -> None:
     world.queue("one")
     world.tick()

@@ -8,7 +8,8 @@ import pytest
 
 from meshllm.bridge import hold, life
 from meshllm.cli import changes
-from meshllm.reading.states import answer_of, state_of
+from meshllm.grouping import named
+from meshllm.reading.states import state_of
 from meshllm.records import Message
 from meshllm.store.table import Table
 from tests.bridge.world import OutboxWorld
@@ -127,7 +128,7 @@ def test_bridge_sends_the_copy_of_a_row_that_it_gave_up_in_this_very_run(tmp_pat
     assert [text.packet_id for text in world.port.sent] == [int(message_id), 900]
 
 
-def test_both_sides_group_the_parts_of_a_text_alike() -> None:
+def test_the_parts_of_a_text_are_told_by_their_name() -> None:
     rows = [
         ours("1", "a", at=AT),
         ours("2", "a", at=AT, part=1, parts=2, prompt_id="p", reply_to="9"),
@@ -136,8 +137,9 @@ def test_both_sides_group_the_parts_of_a_text_alike() -> None:
         ours("5", "a", at=AT, part=1, parts=2, group="5"),
     ]
 
-    assert [answer_of(row) for row in rows] == [hold.answer_of(row) for row in rows]
-    assert len({answer_of(row) for row in rows}) == 4
+    names = [name for name, _ in named(rows)]
+    assert names[2] == names[3]
+    assert len(set(names)) == 4
 
 
 def test_held_row_is_sent_at_once_when_it_is_retried(tmp_path: Path) -> None:

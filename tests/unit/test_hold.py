@@ -68,3 +68,11 @@ def test_rows_that_are_not_held_do_not_count() -> None:
     rows = [row(n, str(70 + n), held=False) for n in range(1, 6)]
 
     assert ending(*rows, row(9, "99")) == []
+
+
+def test_parts_of_other_programs_that_name_no_text_are_two_answers() -> None:
+    """Only their order tells which belong together."""
+    first = [row(n, "71", meta={"part": n, "parts": 2}) for n in (1, 2)]
+    second = [row(n, "71", meta={"part": n - 2, "parts": 2}) for n in (3, 4)]
+
+    assert ending(*first, *second) == [("1", "REPLACED"), ("2", "REPLACED")]
