@@ -13,7 +13,7 @@ import structlog
 from meshllm.bridge import ingest
 from meshllm.bridge.naming import names_of
 from meshllm.bridge.tables import Tables
-from meshllm.clock import Clock, parse_utc, utc_text
+from meshllm.clock import Clock, parse_utc, pause_real, utc_text
 from meshllm.errors import TransientError
 from meshllm.layout import NodeTree, channel_stem
 from meshllm.observe.sparing import Sparing
@@ -28,6 +28,9 @@ DUPLICATE_GRACE_S: Final = 10.0  #: packets without an id: same sender and text 
 BACKLOG_RETRY_S: Final = 5.0
 RECOUNT_S: Final = 60.0  #: between two looks at the folder once there are too many threads
 LIMIT_LOG_S: Final = 600.0  #: between two events about a stranger's flood
+LAST_TRIES: Final = 8  #: at the end of the process, together less than a second
+LAST_PAUSE_S: Final = 0.1  #: real seconds between them; a lock of another program may be let go
+MAX_TOLD_LOST: Final = 50  #: events about texts lost with the process
 REFUSAL_LOG_S: Final = 60.0  #: between two events about texts that the disk refuses
 
 
@@ -109,17 +112,35 @@ class Recorder:
             return None
         now = self._clock.monotonic()
         if now >= self._retry_at:
-            held, self._held = self._held, []
-            for arrival, info in held:
-                self.record([arrival], info, is_news=False)
-            waiting, self._backlog = self._backlog, []
-            by_path: dict[Path, list[Message]] = {}
-            for path, row in waiting:
-                by_path.setdefault(path, []).append(row)
-            for path, rows in by_path.items():
-                self._write(path, self._missing(path, rows), is_news=False)
+            self.try_again()
         waits = bool(self._backlog or self._held)
         return max(0.0, self._retry_at - now) if waits else None
+
+    def try_again(self) -> None:
+        """Try now to write what the disk refused; what it refuses again is kept."""
+        held, self._held = self._held, []
+        for arrival, info in held:
+            self.record([arrival], info, is_news=False)
+        waiting, self._backlog = self._backlog, []
+        by_path: dict[Path, list[Message]] = {}
+        for path, row in waiting:
+            by_path.setdefault(path, []).append(row)
+        for path, rows in by_path.items():
+            self._write(path, self._missing(path, rows), is_news=False)
+
+    def tell_lost(self) -> None:
+        """Log each text that ends with the process, having never been on disk."""
+        places = [self._place(arrival, info) for arrival, info in self._held]
+        lost = [*self._backlog, *(place for place in places if place is not None)]
+        for path, row in lost[:MAX_TOLD_LOST]:
+            log.error(
+                "message_lost",
+                sender=row.sender_id,
+                reason=self._reason,
+                waiting=len(lost),
+                consequence="it is in no file; its sender's radio may show it as delivered",
+                **names_of(path, row),
+            )
 
     def forget(self, path: Path) -> None:
         """Have a thread's ids read again at its next text: the file was made shorter.
@@ -296,6 +317,18 @@ class Recorder:
             retry_in_s=BACKLOG_RETRY_S,
         )
         self._dropped = 0
+
+
+def close(recorders: Sequence[Recorder]) -> None:
+    """Write what waits before the process ends, or tell what is lost. Takes about a second."""
+    for _ in range(LAST_TRIES):
+        for recorder in recorders:
+            recorder.try_again()
+        if not any(recorder.waiting for recorder in recorders):
+            return
+        pause_real(LAST_PAUSE_S)
+    for recorder in recorders:
+        recorder.tell_lost()
 
 
 def _trace(row: Message) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from meshllm import layout
-from meshllm.bridge import channels, ingest, radio_status
+from meshllm.bridge import channels, ingest, radio_status, recorder
 from meshllm.bridge.link import Down, Heard, Link, LinkEvent, Refreshed, SendFailed, Up, Written
 from meshllm.bridge.open_tree import OpenTree, StationSettings
 from meshllm.bridge.owners import Owners
@@ -145,6 +145,8 @@ class Station:
                 )
                 self._wait_s = 0.0
                 self._stopping.wait(CRASH_PAUSE_S / self._clock.scale)
+        # Before all else that is written at the end: only these are nowhere but in memory.
+        recorder.close([*self._leaving, *([self._bound.recorder] if self._bound else [])])
         if self._bound:
             self._part("stopped")
 

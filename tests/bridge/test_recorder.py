@@ -1,5 +1,8 @@
 """Texts into thread files, each exactly once, whatever the radio repeats and the disk refuses."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +20,7 @@ from meshllm.errors import StoreWriteError
 from meshllm.layout import NodeTree
 from meshllm.radio.base import BROADCAST, Channel, Envelope, TextHeard
 from meshllm.records import Message
-from meshllm.store import atomic
+from meshllm.store import atomic, locks
 from meshllm.store.atomic import Modes
 from meshllm.store.table import Table
 from meshllm.testing.clock import ManualClock
@@ -83,6 +86,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(atomic, "replace", counted)
     return state
+
+
+@contextmanager
+def held_by_another(path: Path) -> Iterator[None]:
+    """Hold a file's lock as another program would."""
+    with locks.lock_path(path).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def reasons(events: list[EventDict], name: str) -> list[EventDict]:
@@ -346,3 +357,56 @@ def test_a_long_refusal_is_told_a_few_times_only(
     world.clock.advance(6)
     world.recorder.tick()
     assert len(world.contents()) == recorder_module.MAX_BACKLOG
+
+
+def test_a_text_whose_file_is_locked_at_the_end_is_written_once_the_lock_is_free(
+    world: World, monkeypatch: pytest.MonkeyPatch, events: list[EventDict]
+) -> None:
+    path = world.tree.dm_thread("!a11ce001")
+    with ExitStack() as editor:
+        editor.enter_context(held_by_another(path))
+        world.hear(packet_id=77)
+        pauses: list[float] = []
+
+        def let_go(seconds: float) -> None:
+            pauses.append(seconds)
+            editor.close()
+
+        monkeypatch.setattr(recorder_module, "pause_real", let_go)
+        recorder_module.close([world.recorder])
+
+    assert world.contents() == ["hi"]
+    assert len(pauses) == 1
+    assert reasons(events, "message_lost") == []
+
+
+def test_texts_that_end_with_the_process_are_told_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, events: list[EventDict]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(recorder_module, "pause_real", pauses.append)
+    with held_by_another(world.tree.dm_thread("!a11ce001")):
+        world.hear(packet_id=77)
+        world.hear("more", packet_id=78)
+
+        recorder_module.close([world.recorder])
+
+    told = reasons(events, "message_lost")
+    assert [(e["message_id"], e["thread_key"], e["waiting"]) for e in told] == [
+        ("77", "!a11ce001", 2),
+        ("78", "!a11ce001", 2),
+    ]
+    assert all("locked by another process" in str(e["reason"]) for e in told)
+    assert sum(pauses) < 1.0  # the station has two seconds for all of its end
+
+
+def test_an_end_with_nothing_in_memory_waits_for_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(recorder_module, "pause_real", pauses.append)
+    world.hear()
+
+    recorder_module.close([world.recorder])
+
+    assert pauses == []

@@ -270,6 +270,22 @@ def test_what_is_heard_until_the_end_is_recorded(world: World) -> None:
     assert [row.content for row in world.rows()] == [str(n) for n in range(100)]
 
 
+def test_a_text_that_cannot_be_written_at_the_end_is_told(
+    world: World, events: list[EventDict]
+) -> None:
+    device = FakeDevice()
+    world.start(one=device)
+    world.wait_up()
+
+    with locks.hold(world.path(), LIMIT_S, mode=0o660):
+        device.emit(heard("locked out", packet_id=77))
+        world.wait(lambda: "message_not_written" in names(events))
+        world.stop()
+
+    assert [e["message_id"] for e in events if e["event"] == "message_lost"] == ["77"]
+    assert world.rows() == []
+
+
 def test_a_position_sent_to_us_alone_is_of_no_channel(world: World) -> None:
     """A channel's name beside it would let anybody on that channel ask for it."""
     device = FakeDevice()
