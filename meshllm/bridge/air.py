@@ -3,7 +3,7 @@
 The limits themselves are in `manners`; this module knows rows. Sends nothing, writes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -71,15 +71,22 @@ class Air:
         """Seconds until any text may go out."""
         return self._manners.wait_s(self._clock.monotonic())
 
-    def budget_wait_s(self, path: Path, row: Message) -> float:
-        """Seconds until the budget of a row's person or channel has room; logs the first wait."""
-        now = self._clock.monotonic()
-        wait_s = self._manners.budget_wait_s(now, self._airtime_s(row), row.thread_key)
-        if wait_s <= 0:
-            self._over_budget.discard(path)
-        elif path not in self._over_budget:
-            self._over_budget.add(path)
-            log.warning("airtime_budget_used", wait_s=wait_s, **names_of(path, row))
+    def budget_of(self, path: Path, whom: str) -> Callable[[Message], float]:
+        """Look up a person's or channel's budget, once for all the rows that wait for it.
+
+        The result tells the seconds until it has room for a row, and logs the first wait.
+        """
+        budget = self._manners.budget(self._clock.monotonic(), whom)
+
+        def wait_s(row: Message) -> float:
+            left_s = budget.wait_s(self._airtime_s(row))
+            if left_s <= 0:
+                self._over_budget.discard(path)
+            elif path not in self._over_budget:
+                self._over_budget.add(path)
+                log.warning("airtime_budget_used", wait_s=left_s, **names_of(path, row))
+            return left_s
+
         return wait_s
 
     def tell_hold(self, reason: str, *, queued: int) -> None:

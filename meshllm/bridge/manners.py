@@ -4,8 +4,11 @@ Text from a client is not held back by the firmware however busy the channel is 
 2.7: only its own housekeeping stops at 25 and 40 % channel use), so the bridge does it.
 """
 
+import math
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from meshllm.airtime import PRESETS, airtime_s
@@ -36,6 +39,19 @@ class Pace:
     budget_s: float = 0.0  #: seconds of own airtime an hour for one person or channel; 0: no limit
     slow_percent: float = 25.0
     hold_percent: float = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The room that one person or channel has: more of it as earlier texts leave the hour."""
+
+    rooms_s: tuple[float, ...] = (math.inf,)  #: airtime, now and after each wait; never less
+    waits_s: tuple[float, ...] = (0.0,)
+
+    def wait_s(self, airtime: float) -> float:
+        """Seconds until there is room for a text, or until nothing else counts."""
+        place = bisect_left(self.rooms_s, airtime)
+        return self.waits_s[min(place, len(self.waits_s) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +136,19 @@ class Manners:
 
         A text that is longer than the whole budget goes out when nothing else counts against it.
         """
-        if not self._pace.budget_s:
-            return 0.0
+        return self.budget(now, whom).wait_s(airtime)
+
+    def budget(self, now: float, whom: str) -> Budget:
+        """What is left for a person or channel now, for as many texts as are to be compared."""
+        limit_s = self._pace.budget_s
+        if not limit_s:
+            return Budget()
         self._forget(now)
         mine = [sent for sent in self._sent if sent.whom == whom]
-        used = sum(sent.airtime_s for sent in mine)
-        for sent in mine:
-            if used + airtime <= self._pace.budget_s:
-                return 0.0
-            used -= sent.airtime_s
-            if used + airtime <= self._pace.budget_s or sent is mine[-1]:
-                return max(0.0, sent.at + HOUR_S - now)
-        return 0.0
+        room_s = limit_s - sum(sent.airtime_s for sent in mine)
+        rooms = accumulate((sent.airtime_s for sent in mine), initial=room_s)
+        waits = (max(0.0, sent.at + HOUR_S - now) for sent in mine)
+        return Budget(tuple(rooms), (0.0, *waits))
 
     def own_airtime_s(self, now: float) -> float:
         """Airtime of our texts in the last hour, repeats by the radio not counted."""

@@ -7,6 +7,7 @@ commits in `settling`; this module only brings them together. Runs on the statio
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -326,7 +327,7 @@ class Outbox:
             after=self._last_answer,
             dms_first=self._air.is_short,
             known_first=self._work.queued_count() > CROWD,
-            wait_of=self._budget_wait_s,
+            wait_of=self._budget_of,
         )
         ready, wait_s = self._work.next_ready(pick)
         reason = self._air.hold_reason
@@ -430,10 +431,10 @@ class Outbox:
         self._results.give_up(path, row.key, None, found)
         return None
 
-    def _budget_wait_s(self, path: Path, row: Message) -> float:
+    def _budget_of(self, path: Path, whom: str) -> Callable[[Message], float]:
         if self._settling.is_behind(path) or path in self._unread:
-            return STORAGE_RETRY_S
-        return self._air.budget_wait_s(path, row)
+            return lambda _row: STORAGE_RETRY_S
+        return self._air.budget_of(path, whom)
 
     # -- inside --------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Derived from the rows at every change of a file; decides no retry and writes not
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +48,8 @@ class _Thread:
     held: dict[Key, _Held] = field(default_factory=dict)
     expires: dict[Key, float] = field(default_factory=dict)
     part_states: dict[tuple[str, int], Message] = field(default_factory=dict)
-    answers: dict[Key, str] = field(default_factory=dict)  #: what each queued row is a part of
+    #: Of each queued row the text that it is a part of, and which part it is.
+    places: dict[Key, tuple[str, int]] = field(default_factory=dict)
     ack_deadlines: dict[Key, float] = field(default_factory=dict)
     is_known: bool = False  #: something of ours was delivered here
     cancelled: set[str] = field(default_factory=set)  #: message ids that a reply here cancels
@@ -60,8 +62,9 @@ class Pick:
     after: str = ""  #: the answer sent last: its next part goes first
     dms_first: bool = False
     known_first: bool = False  #: a thousand answers to forged ids must not delay a real one
-    #: Seconds a row of a file has to wait for reasons of its own, such as a budget.
-    wait_of: Callable[[Path, Message], float] = lambda _path, _row: 0.0
+    #: Seconds a row has to wait for reasons of its own, such as a budget. Asked once for each
+    #: file and thread key; what it returns is asked for each row.
+    wait_of: Callable[[Path, str], Callable[[Message], float]] = lambda _path, _key: _no_wait
 
 
 class Work:
@@ -108,7 +111,7 @@ class Work:
                 if isinstance(part, int):
                     thread.part_states[answer, part] = row
                 if life.is_queued(row):
-                    thread.answers[row.key] = answer
+                    thread.places[row.key] = (answer, part if isinstance(part, int) else 0)
         if thread.queued or thread.ack_deadlines:
             self._threads[path] = thread
         return unfinished
@@ -132,7 +135,7 @@ class Work:
             if row is None:
                 continue
             rank = (
-                not pick.after or thread.answers[row.key] != pick.after,
+                not pick.after or thread.places[row.key][0] != pick.after,
                 pick.dms_first and row.thread_type != "dm",
                 pick.known_first and not thread.is_known,
                 row.timestamp,
@@ -144,10 +147,11 @@ class Work:
     def _first_ready(self, path: Path, thread: _Thread, pick: Pick) -> tuple[Message | None, float]:
         wait_s = IDLE_S
         now = self._clock.monotonic()
+        wait_of = cache(partial(pick.wait_of, path))
         for row in thread.queued:
             due_s = _ready_at(thread, row) - now
             if due_s <= 0 and not _is_blocked(thread, row):
-                due_s = pick.wait_of(path, row)
+                due_s = wait_of(row.thread_key)(row)
                 if due_s <= 0:
                     return row, wait_s
             if due_s > 0:
@@ -157,7 +161,7 @@ class Work:
     def answer_of(self, path: Path, row: Message) -> str:
         """Name the answer that a queued row is a part of; "" once it is not queued any more."""
         thread = self._threads.get(path)
-        return thread.answers.get(row.key, "") if thread else ""
+        return thread.places.get(row.key, ("", 0))[0] if thread else ""
 
     def earlier_part(self, path: Path, row: Message) -> Message | None:
         """Return the part before this one of the same answer, None for a first part."""
@@ -330,7 +334,11 @@ def _is_blocked(thread: _Thread, row: Message) -> bool:
 
 
 def _earlier_part(thread: _Thread, row: Message) -> Message | None:
-    part = row.meta.get("part")
-    if not isinstance(part, int) or part <= 1:
+    answer, part = thread.places[row.key]
+    if part <= 1:
         return None
-    return thread.part_states.get((thread.answers[row.key], part - 1))
+    return thread.part_states.get((answer, part - 1))
+
+
+def _no_wait(_row: Message) -> float:
+    return 0.0

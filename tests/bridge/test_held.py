@@ -1,8 +1,12 @@
 """Answers for people who are away, and who goes first when the air is short."""
 
 import fcntl
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import EventDict
 
@@ -11,6 +15,7 @@ from meshllm.bridge.manners import Pace
 from meshllm.bridge.outbox import OutboxSettings
 from meshllm.clock import utc_text
 from meshllm.records import Message
+from meshllm.store.table import Table
 from tests.bridge.world import (
     ACK_TIMEOUT_S,
     ADA,
@@ -43,6 +48,16 @@ def hold(world: OutboxWorld, *contents: str, question: str = "77") -> None:
         world.run(130)
         world.reconnect()
     raise AssertionError(world.rows())
+
+
+class Counted(deque[Any]):
+    """What was sent, counting how often somebody goes through it."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.looks += 1
+        return super().__iter__()
 
 
 def test_a_held_row_goes_out_when_its_addressee_is_heard(
@@ -346,6 +361,28 @@ def test_one_person_over_the_budget_does_not_stop_another(
     assert [e["event"] for e in events].count("airtime_budget_used") == 1
     world.run_until_sent()
     assert len(world.port.sent) == 3
+
+
+def test_ten_thousand_rows_of_one_person_cost_one_look_at_their_budget(tmp_path: Path) -> None:
+    """Counted by the looks at what was sent: each goes through the texts of the last hour."""
+    world = OutboxWorld(tmp_path, settings=OutboxSettings(pace=Pace(budget_s=3.0)))
+    world.queue("x" * 200)
+    world.ack(world.hand_over())
+    sent = Counted(world.outbox._air._manners._sent)
+    world.outbox._air._manners._sent = sent
+    waiting = replace(
+        world.row(), direction="queued", send_status="", send_attempts=0, meta_json=""
+    )
+    Table(world.path(), Message).append(
+        [replace(waiting, message_id=str(n)) for n in range(100_000, 110_000)]
+    )
+    world.outbox.scan(world.path())
+
+    sent.looks = 0
+    world.tick(after=60.0)
+
+    assert len(world.port.sent) == 1
+    assert 0 < sent.looks < 10
 
 
 def test_a_restart_does_not_reset_the_budget(tmp_path: Path) -> None:
