@@ -192,7 +192,7 @@ class Answering:
         parts = self._compose(asked.thread, said.text, is_unsaid=is_unsaid)
         source = asked.question.row
         rows = self._reply_rows(asked.thread, source, parts, asked.prompt_id)
-        page = self._page(asked, result, parts)
+        page = self._page(asked, result, parts, fault=said.fault)
         return Delivery(
             asked.thread, asked.question, "reply", rows, page, prompt_id=asked.prompt_id
         )
@@ -216,6 +216,10 @@ class Answering:
         limit = MAX_EMPTY_CALLS if is_empty else MAX_CALLS
         if self.attempts(asked.thread, asked.question) + _counts(result) >= limit:
             return self.reply(asked, result, NO_ANSWER if is_empty else CANNOT_ANSWER)
+        return self.record(asked, result)
+
+    def record(self, asked: Asked, result: ChatResult) -> Delivery:
+        """Turn a call that brought nothing into its page alone."""
         page = self._page(asked, result, ())
         return Delivery(
             asked.thread, asked.question, "record", page=page, prompt_id=asked.prompt_id
@@ -341,15 +345,21 @@ class Answering:
 
     def attempts(self, thread: Thread, question: Question) -> int:
         """Count the model calls that a question has cost."""
-        calls = self._prompts.calls(question_key(thread.tree.node_uid, question.row))
-        return sum(call.is_attempt for call in calls)
+        return sum(call.is_attempt for call in self._calls(thread, question))
+
+    def _calls(self, thread: Thread, question: Question) -> Sequence[Call]:
+        return self._prompts.calls(question_key(thread.tree.node_uid, question.row))
 
     def _now(self) -> str:
         return utc_text(self._clock.utc())
 
-    def _page(self, asked: Asked, result: ChatResult, parts: tuple[Part, ...]) -> Page:
+    def _page(
+        self, asked: Asked, result: ChatResult, parts: tuple[Part, ...], *, fault: str = ""
+    ) -> Page:
         source = asked.question.row
+        earlier = self._calls(asked.thread, asked.question)
         queued = tuple(part.facts(source) for part in parts)
+        facts = _call_facts(source, result, queued, fault) | _repeat_facts(earlier)
         row = PromptRow(
             prompt_id=asked.prompt_id,
             node_uid=asked.thread.tree.node_uid,
@@ -364,7 +374,7 @@ class Answering:
             prompt_tps=result.prompt_tps,
             eval_tps=result.eval_tps,
             duration_ms=result.duration_ms,
-            meta_json=compact_json(_call_facts(source, result, queued) | _replay_facts(asked)),
+            meta_json=compact_json(facts | _replay_facts(asked)),
         )
         note = (
             f"{len(asked.prompt.turns) - 1} turns of history out of {asked.rows} rows before the "
@@ -415,18 +425,26 @@ def _counts(result: ChatResult) -> bool:
 
 
 def _call_facts(
-    source: Message, result: ChatResult, queued: tuple[dict[str, object], ...]
+    source: Message, result: ChatResult, queued: tuple[dict[str, object], ...], fault: str
 ) -> dict[str, object]:
     facts: dict[str, object] = {
         "outcome": result.outcome.value,
         "source_sender": source.sender_id,
         "attempt": _counts(result),
         "reason": result.error,
+        "fault": fault,
         "first_token_ms": result.first_token_ms,
         "queued": list(queued),
         "raw": dict(result.raw),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _repeat_facts(earlier: Sequence[Call]) -> dict[str, object]:
+    """Say why a question was asked once more: what became of the call before."""
+    if not earlier:
+        return {}
+    return {"repeat_of": earlier[-1].prompt_id, "repeat_reason": earlier[-1].outcome}
 
 
 def _replay_facts(asked: Asked) -> dict[str, object]:

@@ -67,6 +67,7 @@ class Call:
     prompt_id: str
     parts: tuple[Part, ...]  #: what was to be queued; () after a failure
     is_attempt: bool  #: counts against the calls that one question may cost
+    outcome: str = ""
 
 
 class PromptLog(Protocol):
@@ -290,8 +291,12 @@ def _remember(calls: dict[Key, list[Call]], key: Key, call: Call) -> None:
 
 
 def _call(row: PromptRow, meta: Mapping[str, Any]) -> Call:
-    is_attempt = bool(meta.get("attempt"))
-    return Call(row.prompt_id, replay.queued_parts(row, meta), is_attempt)
+    return Call(
+        row.prompt_id,
+        replay.queued_parts(row, meta),
+        is_attempt=bool(meta.get("attempt")),
+        outcome=str(meta.get("outcome", "")),
+    )
 
 
 class NoPromptLog:
@@ -306,7 +311,8 @@ class NoPromptLog:
 
     def record(self, page: Page) -> None:
         """Remember that a call was made; its answer is asked for again after a crash."""
-        call = Call(page.row.prompt_id, (), bool(page.row.meta.get("attempt")))
+        is_attempt = bool(page.row.meta.get("attempt"))
+        call = Call(page.row.prompt_id, (), is_attempt=is_attempt, outcome=page.outcome)
         _remember(self._calls, prompt_key(page.row), call)
         self._kept.keep(page)
 

@@ -121,6 +121,7 @@ class AgentService:
     def stop(self) -> None:
         """Cancel a running call and let go, within two real seconds. Open questions stay open."""
         has_ended = self._worker.stop()
+        self._collect()  # what just ended is logged, and needs no second call
         self._watch.close()
         waiting = sum(len(thread.standing.open) for thread in self._book.asking.values())
         self._heartbeat.beat(self._health, waiting=waiting, is_last=True)
@@ -221,6 +222,7 @@ class AgentService:
             **event_names(asked.thread, asked.question),
         )
         if result.outcome is Outcome.CANCELLED:
+            self._deliveries.finish(self._answering.record(asked, result))
             return
         try:
             delivery = self._outcomes.judge(asked, result, is_thought=is_thought)
