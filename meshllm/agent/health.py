@@ -1,6 +1,7 @@
 """What is known of the model: state, when to try again, rates; and agent.json, which tells it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
@@ -36,6 +37,14 @@ class Outlook:
     queue: int  #: questions that wait or are being answered
     next_answer_s: float | None  #: scaled; for a question asked now; None while nobody knows
     retry_in_s: float | None  #: scaled; while it is away
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuestions:
+    """What waits for an answer."""
+
+    count: int
+    oldest_s: Callable[[], float]  #: scaled age of the oldest one; asked only where it is told
 
 
 class Health:
@@ -183,10 +192,10 @@ class Heartbeat:
         """Scaled seconds since the run before was last seen alive; None when there was none."""
         return wall_age_s(self._clock, self.previous_at)
 
-    def beat(self, health: Health, *, waiting: int, is_last: bool = False) -> float:
+    def beat(self, health: Health, questions: OpenQuestions, *, is_last: bool = False) -> float:
         """Write when due; return the scaled seconds until the next write is."""
         now = self._clock.monotonic()
-        self._board.agent(lambda: _state(health, waiting))
+        self._board.agent(lambda: _state(health, questions, scale=self._clock.scale))
         self._board.storage(lambda: StorageState(self._storage, self._space.free_mb))
         told = (health.state, health.reason, health.server, self._space.has_room)
         if now < self._due and told == self._told and not is_last:
@@ -194,7 +203,7 @@ class Heartbeat:
         self._due, self._told = now + BEAT_S, told
         try:
             self._sweep()
-            status.write(self._path, self._facts(health, waiting, is_last), modes=self._modes)
+            status.write(self._path, self._facts(health, questions, is_last), modes=self._modes)
             self._has_failed = False
         except TransientError as error:
             if not self._has_failed:
@@ -208,7 +217,7 @@ class Heartbeat:
             self._has_swept = True
             atomic.sweep(self._path.parent, self._path.name)
 
-    def _facts(self, health: Health, waiting: int, is_last: bool) -> dict[str, object]:
+    def _facts(self, health: Health, questions: OpenQuestions, is_last: bool) -> dict[str, object]:
         return {
             "role": "agent",
             "pid": os.getpid(),
@@ -217,7 +226,8 @@ class Heartbeat:
             "running": not is_last,
             "ready": health.state == "ready" and self._space.has_room and not is_last,
             "model": self._model_facts(health),
-            "queue": waiting,
+            "queue": questions.count,
+            "oldest_s": round(questions.oldest_s(), 1),
             "rates": dict(health.rates),
             "answer_s": None if (answer_s := health.call_s()) is None else round(answer_s, 1),
             "storage": self._storage,
@@ -243,7 +253,13 @@ class Heartbeat:
         return facts
 
 
-def _state(health: Health, waiting: int) -> AgentState:
+def _state(health: Health, questions: OpenQuestions, *, scale: float) -> AgentState:
     is_ready = health.state == "ready"
     why_not = "" if is_ready else " ".join(filter(None, (health.state, health.reason)))
-    return AgentState(is_ready, health.may_call, why_not, waiting)
+    return AgentState(
+        is_ready,
+        health.may_call,
+        why_not,
+        questions_open=questions.count,
+        oldest_s=questions.oldest_s() / scale,
+    )

@@ -17,6 +17,7 @@ from meshllm.agent.admission import Obstacle
 from meshllm.agent.answering import Asked, Delivery, Ids, messages_of
 from meshllm.agent.deliveries import event_names, subject
 from meshllm.agent.fairness import MAX_LINE
+from meshllm.agent.health import OpenQuestions
 from meshllm.agent.model_worker import Answered, ModelWorker
 from meshllm.agent.notices import THINKING, WORKING, thinking_text, working_text
 from meshllm.agent.parts import Parts
@@ -113,8 +114,7 @@ class AgentService:
         self._deliver()
         self._consider_all()
         self._look_for_model(now)
-        waiting = sum(len(thread.standing.open) for thread in self._book.asking.values())
-        self._wake_in(self._heartbeat.beat(self._health, waiting=waiting))
+        self._wake_in(self._heartbeat.beat(self._health, self._open_questions()))
         self._tidy_prompts()
         return 0.0 if self._book.has_backlog else self._remaining()
 
@@ -123,9 +123,13 @@ class AgentService:
         has_ended = self._worker.stop()
         self._collect()  # what just ended is logged, and needs no second call
         self._watch.close()
-        waiting = sum(len(thread.standing.open) for thread in self._book.asking.values())
-        self._heartbeat.beat(self._health, waiting=waiting, is_last=True)
-        log.info("agent_stopped", open_questions=waiting, model_call_ended=has_ended)
+        left = self._open_questions()
+        self._heartbeat.beat(self._health, left, is_last=True)
+        log.info("agent_stopped", open_questions=left.count, model_call_ended=has_ended)
+
+    def _open_questions(self) -> OpenQuestions:
+        count = sum(len(thread.standing.open) for thread in self._book.asking.values())
+        return OpenQuestions(count, self._book.oldest_age_s)
 
     def _tidy_prompts(self) -> None:
         """Rotate and clear the prompt log while no answer waits for the disk."""

@@ -193,6 +193,11 @@ class ThreadBook:
         """Scaled seconds since a question was heard."""
         return self._ages(question.row)
 
+    def oldest_age_s(self) -> float:
+        """Scaled seconds since the oldest open question was heard; 0 where none is open."""
+        open_ = (question for thread in self.asking.values() for question in thread.standing.open)
+        return max((self.age_s(question) or 0.0 for question in open_), default=0.0)
+
     def row_age_s(self, row: Message) -> float | None:
         """Scaled seconds since a row was written; None when that cannot be read."""
         return self._ages(row)

@@ -33,12 +33,13 @@ class RadioState:
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """Is the agent's model to be had, and how many questions wait for it."""
+    """Is the agent's model to be had, and what waits for it. Durations in real seconds."""
 
     is_ready: bool
     may_call: bool
     why_not: str  #: a state in words of ours, "" while it is ready
     questions_open: int
+    oldest_s: float = 0.0  #: age of the oldest open question, 0 for none
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class _Scraped(Collector):
         if seen.agent is not None:
             yield "meshllm_model_ready", [((), float(seen.agent.may_call))]
             yield "meshllm_questions_open", [((), float(seen.agent.questions_open))]
+            yield "meshllm_questions_oldest_seconds", [((), seen.agent.oldest_s)]
         yield from _radio_rows(seen.radios)
 
 

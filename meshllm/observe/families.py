@@ -149,6 +149,7 @@ FAMILIES: Final = (
         "reason",
     ),
     _agent("meshllm_questions_open", "gauge", "Questions that wait or are being answered."),
+    _agent("meshllm_questions_oldest_seconds", "gauge", "Age of the oldest of them; 0 for none."),
     _agent(
         "meshllm_replies_queued_total",
         "counter",

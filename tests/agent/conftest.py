@@ -15,6 +15,7 @@ from meshllm.agent.service import AgentService
 from meshllm.clock import Waker, utc_text
 from meshllm.config import Settings
 from meshllm.layout import Layout, channel_stem
+from meshllm.observe.board import Board
 from meshllm.records import Message, Node, PromptRow, compact_json
 from meshllm.store.table import Table
 from meshllm.testing.clock import ManualClock
@@ -39,6 +40,7 @@ class World:
     waker: Waker = field(default_factory=Waker)
     service: AgentService | None = None
     ids: Ids = field(default_factory=Ids)
+    board: Board = field(default_factory=Board)
 
     def __post_init__(self) -> None:
         self.layout = Layout(self.root / "data", self.root / "data/nodes", self.root / "prompts")
@@ -109,6 +111,7 @@ class World:
             model=self.model,
             waker=self.waker,
             ids=self.ids,
+            board=self.board,
         )
         self.service.start()
         return self.service

@@ -7,6 +7,7 @@ import pytest
 
 from meshllm.config import Settings
 from meshllm.llm.base import ChatResult, Outcome, ProbeResult, ProbeState, ServerState
+from meshllm.observe.board import KeptBoard
 from tests.agent.conftest import ALICE, BOB, World
 
 AWAY = ProbeResult(ProbeState.UNREACHABLE, "connection refused")
@@ -158,6 +159,26 @@ def test_the_change_of_the_model_is_told_at_once_in_agent_json(world: World) -> 
         "retry_at": "2026-03-01T12:00:05Z",
     }
     assert told["queue"] == 1
+
+
+def test_agent_json_and_the_board_tell_how_old_the_oldest_open_question_is(world: World) -> None:
+    board = world.board = KeptBoard(world.clock)
+    world.model.script = ChatResult(Outcome.UNREACHABLE, error="refused")
+    world.idle()
+    assert json.loads(world.layout.agent_status.read_text())["oldest_s"] == 0
+
+    world.hear("first")
+    world.clock.advance(90)
+    world.hear("second", key=BOB)
+    world.idle()
+    world.clock.advance(60)
+    world.idle()
+
+    told = json.loads(world.layout.agent_status.read_text())
+    assert (told["queue"], told["oldest_s"]) == (2, 150)
+    agent = board.snapshot().agent
+    assert agent is not None
+    assert (agent.questions_open, agent.oldest_s) == (2, 150)
 
 
 def test_a_model_that_crashes_the_call_counts_as_broken(world: World) -> None:

@@ -29,7 +29,7 @@ RADIO = RadioState(
 SEEN = Snapshot(
     {"main": 0.1},
     {0: RADIO, 1: RadioState(is_up=False)},
-    AgentState(is_ready=True, may_call=True, why_not="", questions_open=5),
+    AgentState(is_ready=True, may_call=True, why_not="", questions_open=5, oldest_s=61.5),
     StorageState("low", 60),
 )
 ROW = {"node_uid": "a1b2c3d4", "thread_key": "!deadbeef", "message_id": "77", "prompt_id": "p1"}
@@ -143,6 +143,7 @@ def test_the_agent_is_told_in_numbers() -> None:
         'meshllm_questions_skipped_total{reason="expired"}': 1,
         'meshllm_questions_deferred_total{reason="other"}': 1,
         "meshllm_questions_open": 5,
+        "meshllm_questions_oldest_seconds": 61.5,
         'meshllm_model_call_seconds_sum{outcome="ok"}': 7,
         'meshllm_model_tokens_total{kind="prompt"}': 600,
         'meshllm_model_tokens_total{kind="completion"}': 60,
