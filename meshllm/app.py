@@ -92,7 +92,7 @@ def run(
     root: Path,
 ) -> int:
     """Load settings, take the process lock, serve until a signal. Raises UserError."""
-    build = notify.reporting(build, os.environ)
+    manager = notify.Manager.from_environment(os.environ)
     waker = Waker()
     stopping: list[int] = []
 
@@ -110,7 +110,7 @@ def run(
     settings = loaded.settings
     clock = SystemClock(time_scale_from_environment())
     files = layout_of(settings)
-    instruments = prepare(role, settings, files, clock=clock)
+    instruments = prepare(role, settings, files, clock=clock, is_supervised=manager.ping_s > 0)
     for warning in loaded.warnings:
         log.warning("settings_warning", reason=warning)
     try:
@@ -121,7 +121,8 @@ def run(
 
     def serve() -> None:
         board = instruments.board
-        service = build(settings, files, clock=clock, waker=waker, board=board)
+        built = build(settings, files, clock=clock, waker=waker, board=board)
+        service = notify.Reported(built, manager, instruments.verdict)
         service.start()
         log.info("process_started", pid=os.getpid(), data=str(files.data_dir))
         _loop(service, stopping, board, clock=clock, waker=waker)

@@ -1,17 +1,19 @@
 """Tells a service manager such as systemd that this process is ready, lives, or stops.
 
-Only where NOTIFY_SOCKET names a socket; elsewhere every call does nothing. Judges nothing.
+Only where NOTIFY_SOCKET names a socket; elsewhere every call does nothing. Whether the process
+lives is for others to judge.
 """
 
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Final, ParamSpec, Protocol, Self
+from typing import Final, Protocol, Self
 
 import structlog
 
+from meshllm.observe.board import Verdict
+
 log = structlog.get_logger()
-P = ParamSpec("P")
 
 ADDRESS: Final = "NOTIFY_SOCKET"
 WATCHDOG_PERIOD: Final = "WATCHDOG_USEC"  #: microseconds of silence after which we are killed
@@ -91,11 +93,17 @@ class Service(Protocol):
 
 
 class Reported:
-    """A service whose start, ticks and end the manager hears of."""
+    """A service whose start, ticks and end the manager hears of.
 
-    def __init__(self, service: Service, manager: Manager) -> None:
+    A tick alone proves that the main loop turns; `judge` knows of the other threads. While one of
+    them is stuck the manager hears nothing, and starts the process again after its period.
+    """
+
+    def __init__(self, service: Service, manager: Manager, judge: Callable[[], Verdict]) -> None:
         self._service = service
         self._manager = manager
+        self._judge = judge
+        self._is_told = False
 
     def start(self) -> None:
         """Start it, then say so; a start that fails is not told as one."""
@@ -108,7 +116,7 @@ class Reported:
             wait_s = self._service.tick()
         finally:
             # A full disk fails every tick; the loop turns all the same, and a kill would not help.
-            self._manager.alive()
+            self._tell_alive()
         return min(wait_s, self._manager.ping_s or wait_s)
 
     def stop(self) -> None:
@@ -116,12 +124,15 @@ class Reported:
         self._manager.stopping()
         self._service.stop()
 
-
-def reporting(build: Callable[P, Service], environ: Mapping[str, str]) -> Callable[P, Service]:
-    """Make what `build` builds report to the manager of this process, if there is one."""
-    manager = Manager.from_environment(environ)
-
-    def built(*args: P.args, **named: P.kwargs) -> Service:
-        return Reported(build(*args, **named), manager)
-
-    return built
+    def _tell_alive(self) -> None:
+        verdict = self._judge()
+        if verdict.live:
+            self._is_told = False
+            self._manager.alive()
+        elif self._manager.ping_s and not self._is_told:
+            self._is_told = True
+            log.error(
+                "watchdog_not_fed",
+                reasons=list(verdict.reasons),
+                consequence="the service manager starts this process again after its period",
+            )

@@ -3,7 +3,7 @@
 Each part is left out where the settings say so; a service sees the same board either way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,7 +14,7 @@ from meshllm.clock import Clock
 from meshllm.config import Settings
 from meshllm.layout import Layout
 from meshllm.observe import log as logging_setup
-from meshllm.observe.board import Board, KeptBoard, judge
+from meshllm.observe.board import Board, KeptBoard, Verdict, judge
 from meshllm.observe.logfile import LogFile
 from meshllm.observe.server import Pages, WatchServer
 from meshllm.store import atomic
@@ -37,6 +37,7 @@ class Instruments:
     """What watches one process."""
 
     board: Board
+    verdict: Callable[[], Verdict]  #: asked on the main loop, which is proof that this one turns
     file: LogFile | None
     server: WatchServer | None
     exporter: "Exporter | None"
@@ -66,20 +67,38 @@ class Instruments:
             )
 
 
-def prepare(role: str, settings: Settings, files: Layout, *, clock: Clock) -> Instruments:
-    """Build what the settings ask for and send all events there from now on. Opens nothing."""
+def prepare(
+    role: str, settings: Settings, files: Layout, *, clock: Clock, is_supervised: bool = False
+) -> Instruments:
+    """Build what the settings ask for and send all events there from now on. Opens nothing.
+
+    `is_supervised`: somebody wants to know whether the process lives, even without a port.
+    """
     file = _log_file(role, settings, files)
     port = settings.bridge_metrics_port if role == "bridge" else settings.agent_metrics_port
     if not port:
         logging_setup.configure(settings.log_level, role=role, file=file)
-        return Instruments(Board(), file, None, None)
+        if not is_supervised:
+            return Instruments(Board(), _unjudged, file, None, None)
     board = KeptBoard(clock)
+
+    def verdict() -> Verdict:
+        board.turned()
+        return judge(role, board.snapshot())
+
+    if not port:
+        return Instruments(board, verdict, file, None, None)
     exporter = _exporter(role, board, file)
     logging_setup.configure(settings.log_level, role=role, file=file, tap=exporter)
     pages = Pages(lambda: judge(role, board.snapshot()), None)
     if exporter is not None:
         pages = Pages(pages.verdict, exporter.render, exporter.content_type)
-    return Instruments(board, file, WatchServer(port, pages, clock=clock), exporter)
+    server = WatchServer(port, pages, clock=clock)
+    return Instruments(board, verdict, file, server, exporter)
+
+
+def _unjudged() -> Verdict:
+    return Verdict(live=True, ready=True)
 
 
 def _log_file(role: str, settings: Settings, files: Layout) -> LogFile | None:

@@ -14,9 +14,13 @@ import structlog
 from structlog.testing import capture_logs
 
 from meshllm import app
+from meshllm.config import Settings
 from meshllm.errors import ExitCode, StoreWriteError
 from meshllm.layout import Layout
 from meshllm.notify import Manager, Reported
+from meshllm.observe.board import Board, Verdict
+from meshllm.observe.instruments import prepare
+from meshllm.testing.clock import ManualClock
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PERIOD_US = "180000000"
@@ -150,6 +154,10 @@ class Service:
         pass
 
 
+def living() -> Verdict:
+    return Verdict(live=True, ready=False)
+
+
 def run(service: Service, root: Path, environ: dict[str, str], patch: pytest.MonkeyPatch) -> int:
     set_to = {"DATA_DIR": str(root / "data"), "PROMPTS_DIR": str(root / "prompts"), **environ}
     for name, value in set_to.items():
@@ -195,8 +203,8 @@ def test_ticks_come_often_enough_for_the_watchdog(listening: tuple[socket.socket
     _, name = listening
     patient = Service()
 
-    watched = Reported(patient, Manager(name, watchdog_s=30))
-    unwatched = Reported(patient, Manager(name))
+    watched = Reported(patient, Manager(name, watchdog_s=30), living)
+    unwatched = Reported(patient, Manager(name), living)
 
     assert (watched.tick(), unwatched.tick()) == (10.0, 60.0)
 
@@ -208,6 +216,57 @@ def test_a_tick_that_the_disk_refused_still_is_a_sign_of_life(
     socket_, name = listening
 
     with pytest.raises(StoreWriteError):
-        Reported(Service(tick=StoreWriteError("full")), Manager(name, watchdog_s=30)).tick()
+        Reported(Service(tick=StoreWriteError("full")), Manager(name, watchdog_s=30), living).tick()
 
     assert heard(socket_) == ["WATCHDOG=1"]
+
+
+def test_a_thread_that_is_stuck_is_no_sign_of_life(
+    listening: tuple[socket.socket, str], tmp_path: Path
+) -> None:
+    """Without a port for metrics, too: the watchdog is the one who asks."""
+    socket_, name = listening
+    clock = ManualClock()
+    files = Layout(tmp_path / "d", tmp_path / "d/nodes", tmp_path / "p")
+    instruments = prepare("bridge", Settings(log_files=0), files, clock=clock, is_supervised=True)
+    watched = Reported(Service(), Manager(name, watchdog_s=180), instruments.verdict)
+    board = instruments.board
+
+    with capture_logs() as events:
+        board.turned("radio 0")
+        clock.advance(119)
+        watched.tick()
+        assert heard(socket_) == ["WATCHDOG=1"]
+        clock.advance(2)
+        watched.tick()
+        watched.tick()
+        assert heard(socket_) == []
+        board.turned("radio 0")
+        watched.tick()
+        assert heard(socket_) == ["WATCHDOG=1"]
+
+    told = [event for event in events if event["event"] == "watchdog_not_fed"]
+    assert [event["reasons"][0] for event in told] == ["radio 0: has not turned for 121 s"]
+
+
+def test_a_main_loop_that_was_slow_and_turns_again_is_a_sign_of_life(
+    listening: tuple[socket.socket, str], tmp_path: Path
+) -> None:
+    socket_, name = listening
+    clock = ManualClock()
+    files = Layout(tmp_path / "d", tmp_path / "d/nodes", tmp_path / "p")
+    instruments = prepare("agent", Settings(log_files=0), files, clock=clock, is_supervised=True)
+    watched = Reported(Service(), Manager(name, watchdog_s=180), instruments.verdict)
+    clock.advance(150)
+
+    watched.tick()
+
+    assert heard(socket_) == ["WATCHDOG=1"]
+
+
+def test_a_process_that_nobody_watches_keeps_no_board(tmp_path: Path) -> None:
+    files = Layout(tmp_path / "d", tmp_path / "d/nodes", tmp_path / "p")
+
+    made = prepare("bridge", Settings(log_files=0), files, clock=ManualClock())
+
+    assert type(made.board) is Board
