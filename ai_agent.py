@@ -3,10 +3,14 @@
 import sys
 from pathlib import Path
 
-from meshllm.agent.process import build_agent
-from meshllm.app import main
+from meshllm.startup import leave_on_signal
 
 if __name__ == "__main__":
+    leave_on_signal()  # before the slow imports
+
+    from meshllm.agent.process import build_agent
+    from meshllm.app import main
+
     sys.exit(
         main(
             "agent",

@@ -3,10 +3,14 @@
 import sys
 from pathlib import Path
 
-from meshllm.app import main
-from meshllm.bridge.service import BridgeService
+from meshllm.startup import leave_on_signal
 
 if __name__ == "__main__":
+    leave_on_signal()  # before the slow imports
+
+    from meshllm.app import main
+    from meshllm.bridge.service import BridgeService
+
     sys.exit(
         main(
             "bridge",
