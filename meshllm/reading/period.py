@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from meshllm.airtime import PRESETS, airtime_s
 from meshllm.clock import parse_utc
-from meshllm.reading.states import answer_of, state_of, text_of
+from meshllm.grouping import Grouping
+from meshllm.reading.states import state_of, text_of
 from meshllm.records import Message, PromptRow
 from meshllm.trigger import question_text
 
@@ -67,9 +68,10 @@ class Tally:
         """Count the rows of one thread, given in file order."""
         asked: dict[tuple[str, str], str] = {}
         answers: set[str] = set()
+        grouping = Grouping()
         for row in rows:
             if row.is_outgoing:
-                self._add_ours(row, asked, answers)
+                self._add_ours(row, asked, answers, grouping.name(row))
                 self._add_tries(row, node_uid, preset)
             elif self.period.holds(row.timestamp):
                 self._add_heard(row, own_ids)
@@ -83,7 +85,7 @@ class Tally:
             self.people.add(row.sender_id)
 
     def _add_ours(
-        self, row: Message, asked: Mapping[tuple[str, str], str], answers: set[str]
+        self, row: Message, asked: Mapping[tuple[str, str], str], answers: set[str], name: str
     ) -> None:
         if not self.period.holds(row.timestamp):
             return
@@ -93,12 +95,12 @@ class Tally:
         if state == "failed":
             self.failed[text_of(meta, "reason") or "UNKNOWN"] += 1
         kind = _kind(row, meta)
-        if kind == "notices" or answer_of(row) not in answers:
+        if kind == "notices" or name not in answers:
             self.counts[kind] += 1
-        if kind == "answers" and answer_of(row) not in answers:
+        if kind == "answers" and name not in answers:
             self.parts[_number(meta.get("parts"))] += 1
             self._add_wait(row, meta, asked)
-        answers.add(answer_of(row))
+        answers.add(name)
 
     def _add_wait(
         self, row: Message, meta: Mapping[str, Any], asked: Mapping[tuple[str, str], str]
