@@ -122,7 +122,7 @@ class Admission:
         copies = [
             Copy(
                 self._claim(other, copied),
-                is_closed(question, waiting=standing.waiting, expired=standing.expired),
+                is_closed(question, standing),
             )
             for other, copied, standing in self._book.channel_copies(question, of=thread)
         ]

@@ -4,11 +4,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from meshllm.agent.questions import RECENT_S, Question, Rank
+from meshllm.agent.questions import RECENT_S, Question, Rank, Standing
 from meshllm.layout import node_number
 from meshllm.records import Message, Node
 
 ELECTION_WAIT_S: Final = 3.0  #: scaled; a copy that another radio hears later may lose an answer
+ANSWERED_ELSEWHERE: Final = "answered_by_other_radio"
 INTERNET: Final = "came_over_internet"
 DOWNGRADE: Final = "sender_downgraded"
 FIRST_RETRY_S: Final = 5.0
@@ -127,18 +128,17 @@ def election(mine: Claim, others: Collection[Copy], *, waited_s: float) -> tuple
     A hold of 0.0 s lasts as long as the rows stay as they are.
     """
     if any(copy.is_closed for copy in others):
-        return "answered_by_other_radio", 0.0
+        return ANSWERED_ELSEWHERE, 0.0
     if any(copy.claim < mine for copy in others):
         return "heard_better_by_other_radio", 0.0
     left_s = ELECTION_WAIT_S - waited_s
     return ("election", left_s) if left_s > 0 else ("", 0.0)
 
 
-def is_closed(
-    question: Question, *, waiting: Collection[object], expired: Sequence[Question]
-) -> bool:
+def is_closed(question: Question, standing: Standing) -> bool:
     """Say whether a thread that holds this question has an answer to it."""
-    return question.key not in waiting and all(q.key != question.key for q in expired)
+    unanswered = (*standing.expired, *standing.folded)
+    return question.key not in standing.waiting and all(q.key != question.key for q in unanswered)
 
 
 class Backoff:

@@ -105,16 +105,21 @@ class _Reading:
         answered = self.find(row.reply_to_id, meta.get("reply_to_sender"))
         if answered is None:
             return
-        sender = answered.row.sender_id
         self.ended.append((answered, position))
         if not self.answers or self.answers[-1].question is not answered.row:
             self.answers.append(_answer(answered, row, meta, self.closed_to))
-        if meta.get("command", STOP) != STOP:
+        is_command = meta.get("command", STOP) != STOP
+        self.close(answered, is_command=is_command)
+        if not is_command:
+            self.last_reply_at = max(self.last_reply_at, row.timestamp)
+
+    def close(self, question: Question, *, is_command: bool) -> None:
+        if is_command:
             # "ping" is answered past the model's queue: what was asked before it stays open.
-            self.commanded.add(answered.position)
+            self.commanded.add(question.position)
             return
-        self.last_reply_at = max(self.last_reply_at, row.timestamp)
-        self.closed_to[sender] = max(self.closed_to.get(sender, -1), answered.position)
+        sender = question.row.sender_id
+        self.closed_to[sender] = max(self.closed_to.get(sender, -1), question.position)
 
     def _note(self, meta: dict[str, Any]) -> None:
         target = self.find(str(meta.get("notice_for", "")), meta.get("reply_to_sender"))
@@ -142,6 +147,7 @@ def assess(
     max_age_s: float,
     age: Age,
     is_command: IsCommand = _no_command,
+    closed_elsewhere: Collection[Key] = (),
 ) -> Standing:
     """Sort the questions of one thread into open, expired and closed, in file order.
 
@@ -150,9 +156,13 @@ def assess(
     question before it, and its reply closes it alone; that to `stop` closes all before it. A
     question whose age cannot be read counts as expired: something that an editor reformatted must
     not be answered days later. The same words again, heard while the first of them waited, are
-    part of that first question: its answer closes them.
+    part of that first question: its answer closes them. What another radio of ours answered counts
+    as answered here.
     """
     seen = _read(rows, own_ids)
+    for question in seen.triggers if closed_elsewhere else ():
+        if question.key in closed_elsewhere:
+            seen.close(question, is_command=is_command(question.row, rows))
     unanswered = [question for question in seen.triggers if seen.is_waiting(question)]
     fresh: list[Question] = []
     expired: list[Question] = []

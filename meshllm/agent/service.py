@@ -21,7 +21,7 @@ from meshllm.agent.health import OpenQuestions
 from meshllm.agent.model_worker import Answered, ModelWorker
 from meshllm.agent.notices import THINKING, WORKING, thinking_text, working_text
 from meshllm.agent.parts import Parts
-from meshllm.agent.policy import Backoff
+from meshllm.agent.policy import ANSWERED_ELSEWHERE, Backoff
 from meshllm.agent.prompt import Assembled, system_text
 from meshllm.agent.questions import Question
 from meshllm.agent.threads import Thread
@@ -320,6 +320,9 @@ class AgentService:
         obstacle = self._tried(thread, question, self._admission.election)
         if obstacle is not None:
             self._note(thread, question, obstacle)
+            if obstacle.reason == ANSWERED_ELSEWHERE:
+                self._book.close(thread, question)
+                self._wake_in(0.0)
         return obstacle is None
 
     def _consider(self, thread: Thread, question: Question) -> None:

@@ -37,6 +37,7 @@ class Thread:
     expires_at: float | None = None  #: monotonic; when the first open question grows too old
     complaint: str = ""  #: why the file could not be used, as last logged
     told: set[tuple[Key, str]] = field(default_factory=set)  #: decisions that are logged
+    closed_elsewhere: set[Key] = field(default_factory=set)  #: answered by another radio of ours
 
     def tell(self, question: Question, reason: str) -> bool:
         """Say whether a decision about a question is news, and remember that it was told."""
@@ -120,6 +121,12 @@ class ThreadBook:
         with self._marked_guard:
             self._marked[path] = None
 
+    def close(self, thread: Thread, question: Question) -> None:
+        """Count a question as answered by another radio: here, nothing is open of it any more."""
+        thread.closed_elsewhere.add(question.key)
+        thread.rows = None  # the same rows say something else now
+        self.mark(thread.path)
+
     def discover(self, watch: Callable[[Path], None]) -> None:
         """Find new radios; watch their folders and put their files in line, newest first."""
         found = [tree for tree in self._layout.trees() if tree.root not in self._trees]
@@ -171,6 +178,7 @@ class ThreadBook:
             max_age_s=self._max_age_s,
             age=self._ages,
             is_command=partial(self.is_command, thread.tree),
+            closed_elsewhere=thread.closed_elsewhere,
         )
         self._keep(thread, snapshot.rows, standing)
         return snapshot.rows, standing
@@ -249,6 +257,7 @@ class ThreadBook:
             listed = (*standing.open, *standing.expired, *standing.folded)
             current = {q.key for q in listed}
             thread.told = {mark for mark in thread.told if mark[0] in current}
+        thread.closed_elsewhere &= standing.asked
         if standing.answers:
             self._answers[thread.path] = standing.answers
         else:

@@ -1,5 +1,7 @@
 """A channel question that several of our own radios heard."""
 
+import json
+
 import pytest
 
 from meshllm.agent.answering import Answering, Delivery
@@ -151,3 +153,34 @@ def test_an_answer_logged_for_one_radio_is_not_asked_again_for_the_other(
     assert answers(world) == (1, 0)
     assert len(world.model.requests) == 1
     assert world.rows(CHANNEL)[0].sender_id == ALICE
+
+
+@pytest.mark.parametrize("text", ["librarian hi", "librarian ping"])
+@pytest.mark.parametrize("second", [HOME, ROOF])
+@pytest.mark.parametrize("first", [HOME, ROOF])
+def test_the_same_words_after_an_answer_are_a_new_question(
+    world: World, first: str, second: str, text: str
+) -> None:
+    """Each is answered once, by the radio that heard it better."""
+    for number, better in (("5", first), ("6", second)):
+        for uid in (HOME, ROOF):
+            limit = 3 if uid == better else 2
+            world.hear(
+                text, key=CHANNEL, uid=uid, message_id=number, hop_start=3, hop_limit=limit, snr=5
+            )
+        world.pass_time(60)
+
+    replies = {row.reply_to_id: uid for uid in (HOME, ROOF) for row in world.ours(CHANNEL, uid)}
+    assert replies == {"5": first, "6": second}
+    assert sum(answers(world)) == 2
+
+
+def test_what_the_other_radio_answered_is_neither_open_nor_expired_later(world: World) -> None:
+    hear_both(world, 0, 1)
+    world.pass_time(150)
+    assert answers(world) == (1, 0)
+
+    assert json.loads(world.layout.agent_status.read_text())["queue"] == 0
+    world.pass_time(world.settings.max_question_age_seconds)
+
+    assert world.reasons() == ["heard_better_by_other_radio", "answered_by_other_radio"]
