@@ -148,7 +148,7 @@ class Station:
         # Before all else that is written at the end: only these are nowhere but in memory.
         recorder.close([*self._leaving, *([self._bound.recorder] if self._bound else [])])
         if self._bound:
-            self._part("stopped")
+            self._part(status.STOPPED)
 
     def _step(self) -> None:
         self._take(self._wait_s)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Final
 from meshllm.cli.where import Place
 from meshllm.clock import parse_utc, utc_text
 from meshllm.layout import Layout, NodeTree
+from meshllm.observe import status
 from meshllm.reading import logs, processes
 from meshllm.reading.book import Book
 from meshllm.reading.states import UNFINISHED, state_of
@@ -129,9 +130,17 @@ def _live_rows(book: Book, tree: NodeTree) -> list[Message]:
     return [row for thread in book.threads(tree) for row in book.live(thread)]
 
 
-def _bridge(layout: Layout, radios: Iterable[Mapping[str, Any]], now_s: float) -> processes.Process:
+def _bridge(
+    layout: Layout, radios: Collection[Mapping[str, Any]], now_s: float
+) -> processes.Process:
     newest = max((_text(radio, "heartbeat_at") for radio in radios), default="")
-    return processes.look_at(layout.bridge_lock, heartbeat_at=newest, now_s=now_s)
+    last_words = {radio["link_cause"] for radio in radios if _text(radio, "heartbeat_at") == newest}
+    return processes.look_at(
+        layout.bridge_lock,
+        heartbeat_at=newest,
+        now_s=now_s,
+        said_goodbye=last_words == {status.STOPPED},
+    )
 
 
 def _agent(layout: Layout, agent: Mapping[str, Any], now_s: float) -> processes.Process:

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from meshllm.errors import NotRegularError
 from meshllm.store import atomic, regular
+
+STOPPED: Final = "stopped"  #: link_cause of every radio when its bridge ended in order
 
 
 def write(path: Path, facts: Mapping[str, object], *, modes: atomic.Modes) -> None:

@@ -107,6 +107,21 @@ def test_status_json_has_what_the_screen_has(run: Runner, folder: Folder) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    ("last_words", "state"),
+    [(("stopped", "stopped"), "stopped"), (("stopped", ""), "unclear"), (("", ""), "unclear")],
+)
+def test_bridge_that_ended_in_order_is_told_from_one_that_was_killed(
+    last_words: tuple[str, str], state: str, run: Runner, folder: Folder
+) -> None:
+    for uid, cause in zip(("aaaa0001", "aaaa0002"), last_words, strict=True):
+        folder.radio(tree=folder.files.tree(uid), link_cause=cause)
+
+    facts = run("status", "--json", "--data", folder.root).json
+
+    assert facts["processes"]["bridge"]["state"] == state
+
+
 def test_archived_row_that_is_live_too_is_shown_once(run: Runner, folder: Folder) -> None:
     found = run("messages", "--json", "--data", folder.root, "--limit", "0").json
 
