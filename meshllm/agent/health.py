@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 BETTER_S: Final = 30.0  #: scaled seconds between two looks at an address that should come back
 BEAT_S: Final = 60.0  #: least scaled seconds between two writes of agent.json without news
+QUEUE_BEAT_S: Final = 10.0  #: the same when only the number of open questions has changed
 #: Reasons that have cost a call's time; a model that keeps giving them is left alone for longer.
 COSTLY: Final = frozenset({"timeout", "broken", "partial"})
 ModelState = Literal["unknown", "ready", "offline", "resting"]
@@ -163,7 +164,10 @@ class Health:
 
 
 class Heartbeat:
-    """Writes agent.json: at once when the model's state changes, else once a minute."""
+    """Writes agent.json: at once when the model's state changes, else once a minute.
+
+    The number of open questions may be ten seconds old.
+    """
 
     def __init__(
         self,
@@ -182,6 +186,8 @@ class Heartbeat:
         self._model = model
         self._modes = modes
         self._due = 0.0
+        self._queue_due = 0.0
+        self._waiting = 0  #: as last written
         self._told: tuple[object, ...] | None = None
         self._has_failed = False
         self._has_swept = False
@@ -198,9 +204,11 @@ class Heartbeat:
         self._board.agent(lambda: _state(health, questions, scale=self._clock.scale))
         self._board.storage(lambda: StorageState(self._storage, self._space.free_mb))
         told = (health.state, health.reason, health.server, self._space.has_room)
-        if now < self._due and told == self._told and not is_last:
-            return self._due - now
-        self._due, self._told = now + BEAT_S, told
+        due = self._due if waiting == self._waiting else min(self._due, self._queue_due)
+        if now < due and told == self._told and not is_last:
+            return due - now
+        self._due, self._queue_due = now + BEAT_S, now + QUEUE_BEAT_S
+        self._told, self._waiting = told, waiting
         try:
             self._sweep()
             status.write(self._path, self._facts(health, questions, is_last), modes=self._modes)

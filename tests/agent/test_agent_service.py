@@ -11,7 +11,7 @@ from meshllm.agent import threads
 from meshllm.agent.answering import Ids
 from meshllm.clock import boot_id, utc_text
 from meshllm.config import Settings
-from meshllm.llm.base import ChatRequest, ChatResult, Outcome
+from meshllm.llm.base import ChatRequest, ChatResult, Outcome, ProbeResult, ProbeState
 from meshllm.records import Message, Node, compact_json
 from meshllm.store.locks import hold
 from meshllm.testing.clock import ManualClock
@@ -428,6 +428,24 @@ def test_agent_json_tells_state_and_beats_once_a_minute(world: World) -> None:
     second = json.loads(world.layout.agent_status.read_text())
     assert second["heartbeat_at"] > first["heartbeat_at"]
     assert (first["role"], first["model"]["state"], first["queue"]) == ("agent", "ready", 0)
+
+
+def test_agent_json_follows_the_number_of_open_questions(world: World) -> None:
+    def queue() -> object:
+        return json.loads(world.layout.agent_status.read_text())["queue"]
+
+    world.model.probe_result = ProbeResult(ProbeState.UNREACHABLE, "refused")
+    world.idle()
+    world.hear("hi", message_id="5")
+    world.pass_time(9)
+    assert queue() == 0
+    world.pass_time(2)
+    assert queue() == 1
+
+    world.put(Message("dm", ALICE, "77", "outbound", OWN, "5", "", "by hand"))
+    world.pass_time(11)
+
+    assert queue() == 0
 
 
 def test_stop_cancels_a_running_call_and_leaves_the_question_open(world: World) -> None:
