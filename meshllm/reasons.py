@@ -301,7 +301,11 @@ REASONS: Final = (
     ),
     Reason("model", "cancelled", "the agent was stopped during the call; it is asked again"),
     # -- result --------------------------------------------------------------------------------
-    Reason("result", "handed", "our radio took it; nobody has confirmed it yet"),
+    Reason(
+        "result",
+        "handed",
+        "our radio took it; nobody has confirmed it yet, and on a channel nobody does",
+    ),
     Reason("result", "relayed", "another node was heard passing it on"),
     Reason("result", "delivered", "the addressee's radio confirmed it"),
     Reason(
