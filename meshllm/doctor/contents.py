@@ -82,6 +82,8 @@ def quarantined(files: Layout) -> Iterator[Finding]:
         originals = sorted((s.st_mtime, p.name) for p, s in kept if not p.name.endswith(".lock"))
         if originals:
             size = sum(s.st_size for _, s in kept)
-            text = f"{len(originals)} damaged originals in {folder} ({size / BYTES_PER_MB:.1f} MB)"
+            plural = "" if len(originals) == 1 else "s"
+            text = f"{len(originals)} damaged original{plural} in {folder}"
+            text += f" ({size / BYTES_PER_MB:.1f} MB)"
             newest = f"the newest is {originals[-1][1]}"
             yield info(GROUP, f"{text}, {newest}", f"rows can be put back by hand: {HOW_TO}")

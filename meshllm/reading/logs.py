@@ -23,7 +23,7 @@ class Event:
     role: str
     level: str
     event: str
-    reason: str
+    reason: str  #: the file it is about, and why, or else the consequence
 
 
 def last_troubles(
@@ -44,8 +44,15 @@ def _events(path: Path) -> Iterator[Event]:
                     role=_text(fields, "role"),
                     level=_text(fields, "level"),
                     event=_text(fields, "event"),
-                    reason=_text(fields, "reason") or _text(fields, "error"),
+                    reason=_reason(fields),
                 )
+
+
+def _reason(fields: dict[str, object]) -> str:
+    """Say which file an event is about and why it happened, or what follows from it."""
+    words = _text(fields, "reason") or _text(fields, "error") or _text(fields, "consequence")
+    file = Path(_text(fields, "file")).name
+    return words if file in words else ": ".join(filter(None, (file, words)))
 
 
 def _tail(path: Path) -> list[bytes]:

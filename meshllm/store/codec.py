@@ -32,6 +32,10 @@ class Damage:
     length: int
     reason: str
 
+    def __str__(self) -> str:
+        """Say where it is, for a person with an editor."""
+        return f"{self.reason}, {self.length} bytes from byte {self.offset} on"
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded(Generic[R]):

@@ -299,6 +299,7 @@ def test_a_damaged_thread_is_left_alone_until_it_is_whole(world: World) -> None:
     world.idle()
     world.pass_time(5)
     assert (world.count("thread_damaged"), world.model.requests) == (1, [])
+    assert world.reasons("thread_damaged") == ["open quote, 61 bytes from byte 184 on"]
 
     path.write_bytes(whole)
     world.idle()
