@@ -17,6 +17,7 @@ from meshllm.cli.whom import UnclearError, names_of, trees_of
 from meshllm.clock import parse_utc, utc_text
 from meshllm.errors import ExitCode, UserError
 from meshllm.layout import NodeTree
+from meshllm.observe.status import STOPPED
 from meshllm.reading.book import Book, Thread
 from meshllm.reading.states import UNFINISHED, state_of
 from meshllm.records import Message
@@ -85,10 +86,21 @@ def queue_list(place: Place, radio: str | None, *, as_json: bool) -> None:
     for found in _unsettled(place.book, trees, failed_after=utc_text(now - FAILED_FOR)):
         moment = parse_utc(found.row.timestamp)
         age_s = (now - moment).total_seconds() if moment else None
-        listed.append({**rows.message_facts(found.thread, found.row, names), "age_s": age_s})
+        facts = rows.message_facts(found.thread, found.row, names)
+        if found.row.direction == "queued" and (obstacle := _obstacle(place.book, found.thread)):
+            facts["state_words"] += f"; {obstacle}"
+        listed.append({**facts, "age_s": age_s})
     listed.sort(key=lambda facts: str(facts["timestamp"]))
     show.table(listed, _COLUMNS, as_json=as_json, empty="nothing waits")
     place.tell_problems()
+
+
+def _obstacle(book: Book, thread: Thread) -> str:
+    """Say what keeps everything that a radio is to send from going; "" for nothing."""
+    said = book.radio(thread.tree)
+    if said.get("link_state") != "down":
+        return ""
+    return "no bridge runs" if said.get("link_cause") == STOPPED else "its radio is not connected"
 
 
 def _unsettled(book: Book, trees: Sequence[NodeTree], *, failed_after: str) -> Iterator[Found]:

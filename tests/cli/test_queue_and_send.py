@@ -22,6 +22,24 @@ def row(folder: Folder, message_id: str, key: str = ADA) -> Message:
     return next(one for one in rows(folder, key) if one.message_id == message_id)
 
 
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        (("up", ""), "queued: waits for its turn"),
+        (("down", "timeout"), "queued: waits for its turn; its radio is not connected"),
+        (("down", "stopped"), "queued: waits for its turn; no bridge runs"),
+    ],
+)
+def test_list_says_when_nothing_can_be_sent_at_all(
+    link: tuple[str, str], words: str, run: Runner, folder: Folder
+) -> None:
+    folder.radio(link_state=link[0], link_cause=link[1])
+
+    listed = run("queue", "--json", "--data", folder.root).json
+
+    assert {row["state_words"] for row in listed if row["state"] == "queued"} == {words}
+
+
 def test_cancel_takes_back_a_queued_text(run: Runner, folder: Folder) -> None:
     done = run("queue", "cancel", "104", "--data", folder.root)
 
