@@ -16,6 +16,10 @@ from meshllm.observe import status
 
 CONNECT_S: Final = 3.0  #: longest wait for a radio on the network
 GROUP: Final = "radios"
+DOWN_FIX: Final = (
+    "is the radio on, in reach or plugged in, and free? It serves one program at a time: close the"
+    " phone app or web client; `status` shows the link"
+)
 #: Programs that open every serial port they see, and so keep or reset a radio.
 GRABBERS: Final = {
     "ModemManager": "sudo systemctl disable --now ModemManager",
@@ -175,7 +179,11 @@ def told(place: Place, radios: Sequence[Radio]) -> Iterator[Finding]:
         name = f"{facts.get('long_name') or tree.node_uid} ({facts.get('node_id', '')})"
         state, cause = facts.get("link_state"), facts.get("link_cause")
         said = f"{name}: link {state}, as the bridge said at {facts.get('heartbeat_at', '')}"
-        yield info(GROUP, said if state == "up" else f"{said}: {cause or 'no cause told'}")
+        if state == "up":
+            yield info(GROUP, said)
+        else:
+            said = f"{said}: {cause or 'no cause told'}"
+            yield warn(GROUP, said, DOWN_FIX) if place.bridge_runs() else info(GROUP, said)
         if facts.get("region") == "UNSET":
             fix = "set its region with the Meshtastic app"
             yield fail(GROUP, f"{name}: no region is set, so it sends nothing", fix)

@@ -267,6 +267,21 @@ def test_bluetooth_needs_its_daemon_its_bus_and_an_adapter(place: Place) -> None
     assert told().startswith("info")
 
 
+def test_a_link_that_is_down_is_a_warning_while_the_bridge_runs(
+    place: Place, folder: Folder
+) -> None:
+    folder.radio(link_state="down", link_cause="Connection refused")
+    configured = [Radio(link=parse_link("tcp:127.0.0.1:4403"))]
+
+    [stopped] = radios.told(place, configured)
+    with ProcessLock(place.files.bridge_lock, "bridge"):
+        [down] = radios.told(here(place), configured)
+
+    assert (stopped.state, down.state) == ("info", "warn")
+    assert "Connection refused" in down.text
+    assert "plugged in" in down.fix
+
+
 def test_a_radio_without_a_region_fails(place: Place, folder: Folder) -> None:
     folder.radio(region="UNSET")
 
