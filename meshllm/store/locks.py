@@ -95,7 +95,8 @@ class ProcessLock:
             self.release()
             reason = error.strerror or str(error)
             message = f"{self._path}: cannot lock the data folder: {reason}"
-            hint = f"make {self._path.parent} a folder this user can write, or set DATA_DIR"
+            hint = f"make {self._path.parent} a folder this user can write, or set DATA_DIR;"
+            hint += " `./run.sh doctor` names files of another user"
             raise UserError(message, [hint]) from error
 
     def release(self) -> None:

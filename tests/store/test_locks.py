@@ -219,5 +219,6 @@ def test_a_data_folder_that_cannot_be_written_names_the_next_step(
 
     assert str(caught.value) == (
         f"{tmp_path}/.bridge.lock: cannot lock the data folder: {error.strerror}\n"
-        f"  make {tmp_path} a folder this user can write, or set DATA_DIR"
+        f"  make {tmp_path} a folder this user can write, or set DATA_DIR;"
+        " `./run.sh doctor` names files of another user"
     )
