@@ -204,11 +204,12 @@ class Heartbeat:
         self._board.agent(lambda: _state(health, questions, scale=self._clock.scale))
         self._board.storage(lambda: StorageState(self._storage, self._space.free_mb))
         told = (health.state, health.reason, health.server, self._space.has_room)
-        due = self._due if waiting == self._waiting else min(self._due, self._queue_due)
+        is_same = questions.count == self._waiting
+        due = self._due if is_same else min(self._due, self._queue_due)
         if now < due and told == self._told and not is_last:
             return due - now
         self._due, self._queue_due = now + BEAT_S, now + QUEUE_BEAT_S
-        self._told, self._waiting = told, waiting
+        self._told, self._waiting = told, questions.count
         try:
             self._sweep()
             status.write(self._path, self._facts(health, questions, is_last), modes=self._modes)
