@@ -134,7 +134,8 @@ def _bridge(
     layout: Layout, radios: Collection[Mapping[str, Any]], now_s: float
 ) -> processes.Process:
     newest = max((_text(radio, "heartbeat_at") for radio in radios), default="")
-    last_words = {radio["link_cause"] for radio in radios if _text(radio, "heartbeat_at") == newest}
+    last = (radio for radio in radios if _text(radio, "heartbeat_at") == newest)
+    last_words = {_text(radio, "link_cause") for radio in last}
     return processes.look_at(
         layout.bridge_lock,
         heartbeat_at=newest,
