@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -41,6 +41,14 @@ class World:
     radio: SimRadio
     person: Person
     clock: SystemClock
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  #: by script
+
+    def check(self) -> None:
+        """Raise UserError when a process has ended by itself: no answer would ever come."""
+        for script, process in self.processes.items():
+            if process.poll() is not None:
+                problem = f"{script} of the demo ended by itself, with {process.returncode}"
+                raise UserError(problem, [_tail(self.folder / f"{script}.log")])
 
     @property
     def files(self) -> Layout:
@@ -96,7 +104,8 @@ def _world(*, loss: float, seed: int, keep: bool) -> Iterator[World]:
         mesh.link(radio, person, loss=loss)
         world = World(folder, radio, person, clock)
         for script in ("meshtastic_bridge.py", "ai_agent.py"):
-            stack.callback(_stop, _start(script, world))
+            world.processes[script] = _start(script, world)
+            stack.callback(_stop, world.processes[script])
         _wait_until_ready(world)
         if keep:
             click.echo(f"data folder: {folder}", err=True)
@@ -142,6 +151,7 @@ def _wait_until_ready(world: World) -> None:
     while world.clock.monotonic() < deadline:
         if status.read(tree.radio_status).get("link_state") == "up" and files.agent_status.exists():
             return
+        world.check()
         waker.wait_real(_STEP_S)
     logs = [_tail(world.folder / f"{name}.log") for name in ("meshtastic_bridge.py", "ai_agent.py")]
     raise UserError("the demo did not come up", logs)
@@ -167,6 +177,7 @@ def _say_once(world: World, text: str, timeout_s: float) -> int:
             printed += 1
             if _is_complete(row, received):
                 return ExitCode.OK
+        world.check()
         waker.wait_real(_STEP_S)
     click.echo(f"no answer within {timeout_s:g} s", err=True)
     return ExitCode.NO_ANSWER
@@ -203,6 +214,7 @@ def _converse(world: World) -> int:
     finally:
         ended.set()
         printer.join(2)
+    world.check()
     return ExitCode.OK
 
 
@@ -216,6 +228,10 @@ def _type(world: World, line: str) -> None:
 def _show_heard(world: World, ended: threading.Event) -> None:
     shown = 0
     while not ended.wait(_STEP_S):
+        if any(process.poll() is not None for process in world.processes.values()):
+            # The main thread waits for a line that may never come.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return
         for message in world.person.heard[shown:]:
             shown += 1
             where = "DM" if message.is_dm else f"channel {message.channel}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from meshllm.errors import ExitCode
 from meshllm.testing.ollama_server import End, OllamaServer, Reply
 from tests.system.conftest import MakeWorld
 from tests.system.world import ROOT, World, clean_environment, end_process, wait_until
@@ -269,4 +270,32 @@ def test_a_demo_that_is_stopped_leaves_no_process_and_no_folder(tmp_path: Path) 
         process.terminate()
 
         assert process.wait(15) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("typed", [["--say", "hi", "--timeout", "60"], []])
+def test_a_demo_ends_with_the_reason_when_a_process_of_it_has_ended(
+    tmp_path: Path, typed: list[str]
+) -> None:
+    with (
+        OllamaServer(Reply(end=End.HANG)) as model,
+        subprocess.Popen(
+            [*MESHLLM, "demo", *typed],
+            cwd=ROOT,
+            env=clean_environment(TMPDIR=str(tmp_path), OLLAMA_BASE_URL=model.url),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        locks = wait_until(lambda: [*tmp_path.glob("*/data/.agent.lock")], "the agent runs")
+        wait_until(lambda: any(tmp_path.glob("*/data/agent.json")), "the agent serves")
+        agent = int(locks[0].read_text())
+
+        os.kill(agent, signal.SIGKILL)
+
+        assert process.wait(12) == ExitCode.CONFIG
+        assert process.stderr is not None
+        assert "ai_agent.py of the demo ended by itself, with -9" in process.stderr.read()
     assert list(tmp_path.iterdir()) == []
