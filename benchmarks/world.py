@@ -194,6 +194,7 @@ def start(world: World, script: str, wrapper: Sequence[str]) -> subprocess.Popen
         "OLLAMA_BASE_URL": world.model_url,
         "SEND_SPACING_SECONDS": "0",
         "AIRTIME_BUDGET": "0",
+        "MAX_ANSWERS_PER_HOUR": "0",
     }
     environ.pop(TIME_SCALE_VARIABLE, None)
     environ |= world.settings
