@@ -18,7 +18,7 @@ from meshllm.store import regular
 from meshllm.store.table import Table
 from tests.mounts import SmallDisk, small_disk
 from tests.system.conftest import MakeWorld
-from tests.system.world import World, wait_until
+from tests.system.world import World, stays, wait_until
 
 MEGABYTES = 24
 FLOOR_MB = 8  #: `disk_reserve_mb` here; with the bridge's own reserve well above it
@@ -59,7 +59,13 @@ def test_a_question_heard_on_a_full_disk_is_kept_and_answered_later(
         disk.fill()  # again and again: replaced files give their space back a little later
         return all(count(world, role, "disk_space_low") for role in world.running)
 
+    def is_full() -> bool:
+        disk.fill()
+        return stays(lambda: os.statvfs(disk.path).f_bavail == 0, 0.5)
+
     wait_until(is_low, "both processes see it")
+    # A status that was refused gives back the block that it had taken.
+    wait_until(is_full, "the disk stays full")
     question = ada.say("on a full disk", to=world.radio)
     wait_until(lambda: world.question(ada, question), "the question is on disk")
     wait_until(lambda: radio_facts(world).get("storage") == "full", "radio.json says it")
