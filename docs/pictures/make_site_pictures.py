@@ -141,6 +141,7 @@ def write_prompts(source: Path, prompts: int) -> list[Page]:
 def build(source: Path, site: Path) -> None:
     """Build a site with Jekyll. Raises CalledProcessError."""
     command = ["jekyll", "build", "--safe", "--disable-disk-cache", "--quiet"]
+    # No shell: a program of ours, or of the system, with arguments from this file.
     subprocess.run([*command, "-s", str(source), "-d", str(site)], check=True)  # noqa: S603
 
 
@@ -151,6 +152,7 @@ def picture(page: Path, target: Path, *, size: tuple[int, int], is_dark: bool, a
         flags.append("--blink-settings=preferredColorScheme=0")
     shot = (f"--window-size={size[0]},{size[1]}", f"--screenshot={target}")
     command = ["chromium", *flags, *shot, f"--user-data-dir={at}", page.as_uri()]
+    # No shell: a program of ours, or of the system, with arguments from this file.
     subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603
 
 

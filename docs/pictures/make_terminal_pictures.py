@@ -94,6 +94,7 @@ def record(target: Path, stills: Path) -> None:
     command += ["--rows", str(ROWS), "--idle-time-limit", "2", "--command", player, str(target)]
     with OllamaServer(scripted) as model:
         environ = {**os.environ, "OLLAMA_BASE_URL": model.url, "TERM": "xterm-256color"}
+        # No shell: a program of ours, or of the system, with arguments from this file.
         subprocess.run(command, cwd=ROOT, env=environ, check=True, timeout=150)  # noqa: S603
     head, *events = target.read_text(encoding="utf-8").splitlines()
     size = {key: json.loads(head)[key] for key in ("version", "width", "height")}
@@ -107,6 +108,7 @@ def play(stills: Path) -> None:
     _type("./run.sh demo", prompt="$ ")
     command = [str(ROOT / "run.sh"), "demo", "--keep"]
     pipe = subprocess.PIPE
+    # No shell: a program of ours, or of the system, with arguments from this file.
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as demo:  # noqa: S603
         assert demo.stdin is not None
         assert demo.stdout is not None
@@ -183,6 +185,7 @@ def _seen(arguments: list[str]) -> str:
     ours, theirs = os.openpty()
     environ = {**os.environ, "COLUMNS": str(COLUMNS), "LINES": "100"}
     command = [sys.executable, "-m", "meshllm", *arguments]
+    # No shell: a program of ours, or of the system, with arguments from this file.
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=theirs) as verb:  # noqa: S603
         os.close(theirs)
         pieces = []
